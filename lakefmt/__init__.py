@@ -1,0 +1,25 @@
+"""lakefmt: open, versioned tensor datasets for deep learning.
+
+    >>> import lakefmt
+    >>> ds = lakefmt.dataset("mem://readme")
+    >>> text = ds.create_tensor("text", htype="text")
+    >>> ds.append({"text": "hello"})
+    >>> len(ds)
+    1
+
+Importing this loads neither torch, tensorflow, duckdb nor sqlglot, does no I/O and starts no thread.
+"""
+
+from lakefmt import errors, random
+from lakefmt._version import __version__
+from lakefmt.api import dataset, delete, empty, exists, load, query
+from lakefmt.dataset import Dataset
+from lakefmt.sample import Sample, read
+from lakefmt.tensor import Tensor
+from lakefmt.versioning.diff import Diff
+from lakefmt.view import View
+
+__all__ = [
+    "Dataset", "Diff", "Sample", "Tensor", "View", "__version__", "dataset", "delete", "empty", "errors", "exists", "load",
+    "query", "random", "read",
+]  # fmt: skip

@@ -1,0 +1,147 @@
+"""Opening, creating and removing datasets."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lakefmt.dataset import Dataset
+from lakefmt.errors import AlreadyExists, InvalidInput, NoSuchDataset
+from lakefmt.storage import Address, Store, open_store, parse_address
+from lakefmt.versioning.log import CLAIM_KEY, MAIN, Log
+from lakefmt.view import View
+
+
+def dataset(
+    path: str | os.PathLike[str],
+    *,
+    read_only: bool = False,
+    overwrite: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Any:
+    """Open a dataset, or create it where there is none.
+
+    Args:
+        path: a folder, ``file://``, ``mem://name``, ``hub://org/name`` or any fsspec URL; ``@branch`` or ``@version`` after it
+            opens it there; ``/.queries/<id>`` after it opens a saved view.
+        read_only: refuse to write, and do not create.
+        overwrite: delete what lakefmt dataset is there first.
+        storage_options: for fsspec (credentials, endpoint).
+
+    Returns:
+        A ``Dataset``, or a ``View`` for a saved view.
+
+    Raises:
+        NoSuchDataset: none there, and it must not or cannot be created.
+        UnsafeStore: the store cannot promise that commits are not lost.
+    """
+    address = parse_address(path)
+    store = _store(address, storage_options)
+    if overwrite and not read_only:
+        _delete(store)
+    if not Log.exists(store):
+        if read_only or address.at or address.view:
+            raise NoSuchDataset(f"{address.base} holds no lakefmt dataset; lakefmt.dataset({address.base!r}) makes one there")
+        _check_free(store, address)
+        Log.create(store)
+    return _open(Log.open(store), address, read_only=read_only)
+
+
+def empty(
+    path: str | os.PathLike[str], *, overwrite: bool = False, storage_options: Mapping[str, Any] | None = None
+) -> Dataset:
+    """Create a dataset.
+
+    Raises:
+        AlreadyExists: there is one, and not ``overwrite``.
+    """
+    address = parse_address(path)
+    if address.at or address.view:
+        raise InvalidInput(f"{str(address)!r} names a version or view; a new dataset has none")
+    store = _store(address, storage_options)
+    if Log.exists(store):
+        if not overwrite:
+            raise AlreadyExists(f"{address.base} holds a dataset already; pass overwrite=True to delete it, or open it with load()")
+        _delete(store)
+    _check_free(store, address)
+    Log.create(store)
+    opened: Dataset = _open(Log.open(store), address, read_only=False)
+    return opened
+
+
+def load(
+    path: str | os.PathLike[str], *, read_only: bool = False, storage_options: Mapping[str, Any] | None = None
+) -> Any:
+    """Open a dataset (or a saved view) that exists.
+
+    Raises:
+        NoSuchDataset: it does not.
+    """
+    address = parse_address(path)
+    return _open(Log.open(_store(address, storage_options)), address, read_only=read_only)
+
+
+def exists(path: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None) -> bool:
+    """Whether there is a dataset at this address (its version or view is not looked at)."""
+    return Log.exists(_store(parse_address(path), storage_options))
+
+
+def delete(path: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None) -> None:
+    """Delete a dataset with all its versions. Objects at that place that are not lakefmt's stay.
+
+    Raises:
+        NoSuchDataset: there is none.
+    """
+    address = parse_address(path)
+    if address.at or address.view:
+        raise InvalidInput(f"{str(address)!r}: only a whole dataset can be deleted so; give {address.base!r}")
+    store = _store(address, storage_options)
+    if not Log.exists(store):
+        raise NoSuchDataset(f"{address.base} holds no lakefmt dataset")
+    _delete(store)
+
+
+def query(tql: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None) -> View:
+    """Run a TQL query that names its dataset: ``select * from "path@branch" where …``."""
+    from lakefmt.query import run_query_anywhere
+
+    return run_query_anywhere(tql, parameters)
+
+
+def _store(address: Address, storage_options: Mapping[str, Any] | None) -> Store:
+    return open_store(address.base, dict(storage_options) if storage_options else None)
+
+
+def _open(log: Log, address: Address, *, read_only: bool) -> Any:
+    at = address.at or MAIN
+    branch, version = log.resolve(at)
+    opened = Dataset(log, address.base, branch, version, read_only=read_only)
+    if address.view is None:
+        return opened
+    from lakefmt.query import load_view
+
+    return load_view(opened, address.view)
+
+
+_FOLDERS = ("log/", "data/", "meta/", "dv/", "overlays/", "idx/", "refs/", ".queries/", "_probe/")
+
+
+def _delete(store: Store) -> None:
+    """The claim goes last: until then the place is known for what it is."""
+    for prefix in _FOLDERS:
+        store.delete([e.key for e in store.list(prefix)])
+    store.delete([CLAIM_KEY])
+    store.release()
+
+
+def _check_free(store: Store, address: Address) -> None:
+    """Refuse to build a dataset among other people's files."""
+    path = store.local_path("")
+    if path and os.path.isfile(path.rstrip("/")):
+        raise NoSuchDataset(f"{address.base} is a file, not a lakefmt dataset; give a folder")
+    if path and os.path.isdir(path) and any(not n.startswith(".") for n in os.listdir(path)):
+        raise NoSuchDataset(
+            f"{address.base} is a folder with other files and no lakefmt dataset; give an empty or a new folder "
+            f"(for example {os.path.join(address.base, 'dataset')!r})"
+        )

@@ -1,0 +1,188 @@
+"""Every error lakefmt raises on purpose, as one tree grouped by what the catcher does about it.
+
+::
+
+    LakeError
+    ├── InvalidInput (ValueError)          fix the call: the value given cannot be used
+    │   ├── DtypeError (TypeError)         the value's type or dtype does not fit the tensor
+    │   ├── ShapeError                     the value's shape does not fit the tensor
+    │   ├── UnknownClass                   a class name or id that the tensor does not have
+    │   ├── BadSample                      encoded bytes (a JPEG, a PNG, ...) that do not decode
+    │   ├── UnequalLengths                 columns of one extend() differ in length
+    │   ├── RowIndexError (IndexError)     a row index outside the dataset
+    │   └── TqlError                       a query that does not parse or does not type-check
+    ├── NotFound (KeyError)                look elsewhere: the named thing does not exist
+    │   ├── NoSuchObject                   no object under this key in a store
+    │   ├── NoSuchDataset                  the place holds no lakefmt dataset
+    │   ├── NoSuchTensor (AttributeError)  the dataset has no such tensor
+    │   ├── NoSuchVersion                  no such branch, tag or version
+    │   └── NoSuchView                     no saved view of that name
+    ├── AlreadyExists (FileExistsError)    choose another name
+    ├── ReadOnly (PermissionError)         get a writable handle
+    ├── Conflict (RuntimeError)            somebody else changed the same thing: refresh and redo
+    ├── CommitStateUnknown (RuntimeError)  ask the store later whether the commit landed
+    ├── StoreError (OSError)               the store failed; the stored dataset is as it was
+    │   └── UnsafeStore                    the store cannot promise put-if-absent
+    ├── Corrupt (OSError)                  stored bytes do not parse or do not match their checksum
+    ├── UnsupportedFormat (RuntimeError)   written by a newer lakefmt: upgrade
+    └── MissingExtra (ImportError)         pip install "lakefmt[...]"
+
+Every class has a stable ``code`` (for logs and other languages) and also derives from the builtin that Python users
+would expect to catch. Messages name the value, the place and the remedy.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class LakeError(Exception):
+    """Root of all errors raised by lakefmt."""
+
+    code = "lake"
+
+    def __str__(self) -> str:  # KeyError would print the repr of the message
+        return str(self.args[0]) if self.args else ""
+
+
+class InvalidInput(LakeError, ValueError):
+    code = "invalid-input"
+
+
+class DtypeError(InvalidInput, TypeError):
+    code = "dtype"
+
+
+class ShapeError(InvalidInput):
+    code = "shape"
+
+
+class UnknownClass(InvalidInput):
+    code = "unknown-class"
+
+
+class BadSample(InvalidInput):
+    code = "bad-sample"
+
+
+class UnequalLengths(InvalidInput):
+    code = "unequal-lengths"
+
+
+class RowIndexError(InvalidInput, IndexError):
+    code = "row-index"
+
+
+class TqlError(InvalidInput):
+    """A query that cannot be understood.
+
+    Attributes:
+        query: the text of the query.
+        position: offset (0-based, in characters) of the offending token in ``query``, or ``None`` when unknown.
+        length: number of characters the offending token spans.
+    """
+
+    code = "tql"
+
+    def __init__(self, message: str, query: str = "", position: int | None = None, length: int = 1) -> None:
+        self.query = query
+        self.position = position
+        self.length = max(1, length)
+        self.reason = message
+        super().__init__(self._located(message))
+
+    def _located(self, message: str) -> str:
+        if self.position is None or not self.query:
+            return message
+        before = self.query[: self.position]
+        line_no = before.count("\n") + 1
+        column = self.position - (before.rfind("\n") + 1)
+        line = self.query.split("\n")[line_no - 1]
+        caret = " " * column + "^" * min(self.length, max(1, len(line) - column))
+        return f"{message}\n  at line {line_no}, column {column + 1}:\n    {line}\n    {caret}"
+
+
+class NotFound(LakeError, KeyError):
+    code = "not-found"
+
+
+class NoSuchObject(NotFound):
+    code = "no-such-object"
+
+
+class NoSuchDataset(NotFound):
+    code = "no-such-dataset"
+
+
+class NoSuchTensor(NotFound, AttributeError):
+    code = "no-such-tensor"
+
+
+class NoSuchVersion(NotFound):
+    code = "no-such-version"
+
+
+class NoSuchView(NotFound):
+    code = "no-such-view"
+
+
+class AlreadyExists(LakeError, FileExistsError):
+    code = "already-exists"
+
+
+class ReadOnly(LakeError, PermissionError):
+    code = "read-only"
+
+
+class Conflict(LakeError, RuntimeError):
+    code = "conflict"
+
+
+class CommitStateUnknown(LakeError, RuntimeError):
+    """The store neither confirmed nor refused a commit.
+
+    Attributes:
+        transaction: uuid of the transaction; it landed if some version object carries it.
+    """
+
+    code = "commit-state-unknown"
+
+    def __init__(self, message: str, transaction: str = "") -> None:
+        self.transaction = transaction
+        super().__init__(message)
+
+
+class StoreError(LakeError, OSError):
+    code = "store"
+
+
+class UnsafeStore(StoreError):
+    code = "unsafe-store"
+
+
+class Corrupt(LakeError, OSError):
+    code = "corrupt"
+
+
+class UnsupportedFormat(LakeError, RuntimeError):
+    code = "unsupported-format"
+
+
+class MissingExtra(LakeError, ImportError):
+    code = "missing-extra"
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f'{what} needs an optional dependency: pip install "lakefmt[{extra}]"')
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A remedy sentence for a mistyped name: the closest known names, or all of them when few."""
+    names = [str(k) for k in known]
+    close = difflib.get_close_matches(str(name), names, n=3, cutoff=0.6)
+    if close:
+        return "did you mean " + " or ".join(repr(c) for c in close) + "?"
+    if not names:
+        return "there are none yet"
+    shown = ", ".join(repr(n) for n in names[:12])
+    return f"known: {shown}" + (", …" if len(names) > 12 else "")

@@ -1,0 +1,490 @@
+"""Reads samples of one file, by row offset, in whichever layout they lie.
+
+``FileReader`` holds what is worth keeping about immutable files: page tables, decoded light columns and document pages, the
+latter two under a byte budget. Every method may be called from several threads.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import threading
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+
+from lakefmt.cells import Array, Buffer, Cells, Dense, Encoded, Ragged, Rows, Strings
+from lakefmt.errors import Corrupt, NoSuchObject
+from lakefmt.fragment.cache import ByteCache
+from lakefmt.fragment.columns import Shape
+from lakefmt.fragment.meta import ColumnFile, Field, Layout, find_field
+from lakefmt.fragment.pages import (
+    PageTable,
+    page_values,
+    parse_footer,
+    present_rows,
+    read_page_header,
+    read_page_table,
+    single_value,
+    split_byte_arrays,
+)
+from lakefmt.htypes import Kind, TensorDef
+from lakefmt.storage import Bytes, Range, Store
+
+#: Decoded light columns and document pages kept per dataset handle.
+DECODED_NBYTES_MAX = 256 << 20
+_FETCH_NBYTES = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Scalars:
+    """A decoded SCALAR column; ``valid`` is None when nothing is missing."""
+
+    values: Array
+    valid: Array | None
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """A decoded LISTS column: flat values between offsets."""
+
+    offsets: Array
+    values: Array
+    valid: Array | None
+
+
+Light: TypeAlias = Scalars | Lists | pa.Array
+_Document: TypeAlias = list[str | None]
+
+
+class FileReader:
+    """Samples of column files in one store."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._pid = os.getpid()
+        self._reset()
+
+    def _reset(self) -> None:
+        self._tables: dict[str, PageTable] = {}
+        self._sizes: set[str] = set()
+        self._light: ByteCache[Light] = ByteCache(DECODED_NBYTES_MAX)
+        self._pages: ByteCache[Any] = ByteCache(DECODED_NBYTES_MAX // 4)
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"store": self.store}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["store"])  # type: ignore[misc]
+
+    def after_fork(self) -> None:
+        """In a forked child: locks may have been held by threads that are gone."""
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._reset()
+
+    # -- samples -------------------------------------------------------------------------------------------------------
+
+    def cells(self, definition: TensorDef, files: tuple[ColumnFile, ...], rows: Rows) -> Cells:
+        """Samples at row offsets of a fragment (or overlay) with these files; a tensor they lack is missing everywhere."""
+        found = find_field(files, definition.id)
+        if found is None:
+            return missing_cells(definition, len(rows))
+        file, field = found
+        inside = rows < field.rows
+        if field.rows == 0 or not inside.all():
+            return self._short(definition, files, field, rows, inside)
+        match field.layout:
+            case Layout.SCALAR:
+                return _scalar_cells(self.light(file, field), field, rows)
+            case Layout.LISTS:
+                return self._list_cells(definition, file, field, rows)
+            case Layout.TEXT:
+                return Strings(self.light(file, field).take(pa.array(rows)), definition.kind is Kind.JSON)
+            case Layout.DOCUMENTS:
+                return Strings(pa.array(self._documents(file, rows), pa.large_string()), definition.kind is Kind.JSON)
+            case Layout.FLAT:
+                return Dense(self.flat(definition, file, field, rows))
+            case Layout.BLOBS:
+                return self._blob_cells(definition, files, file, field, rows)
+
+    def _short(
+        self, definition: TensorDef, files: tuple[ColumnFile, ...], field: Field, rows: Rows, inside: Array
+    ) -> Cells:
+        """Rows past the end of a short tensor are missing."""
+        if not inside.any():
+            return missing_cells(definition, len(rows))
+        part = self.cells(definition, files, rows[inside])
+        return place(definition, len(rows), [(np.flatnonzero(inside), part)])
+
+    def shapes(self, files: tuple[ColumnFile, ...], field: Field, rows: Rows) -> list[Shape | None]:
+        """Shapes of samples of a numeric or encoded tensor, without reading the samples themselves."""
+        if field.shape is not None:
+            return [field.shape] * len(rows)
+        if field.shape_column is None:  # scalars, some missing
+            file = next(f for f in files if field in f.fields)
+            scalars = self.light(file, field)
+            return [() if scalars.valid is None or scalars.valid[r] else None for r in rows.tolist()]
+        file = _shape_file(files, field)
+        lists = self._light_column(file, field.shape_column, Layout.LISTS, field.rows)
+        offsets, valid = lists.offsets, lists.valid
+        out: list[Shape | None] = []
+        for r in rows.tolist():
+            if valid is not None and not valid[r]:
+                out.append(None)
+            else:
+                out.append(tuple(lists.values[offsets[r] : offsets[r + 1]].tolist()))
+        return out
+
+    # -- light columns -------------------------------------------------------------------------------------------------
+
+    def light(self, file: ColumnFile, field: Field) -> Any:
+        """A whole light column, decoded and kept."""
+        return self._light_column(file, field.column, field.layout, field.rows)
+
+    def _light_column(self, file: ColumnFile, column: str, layout: Layout, rows: int) -> Any:
+        def make() -> tuple[Light, int]:
+            array = self.table(file, [column]).column(0).combine_chunks()
+            if len(array) < rows:
+                raise Corrupt(f"{self._name(file)}: column {column!r} has {len(array)} rows, its entry says {rows}")
+            return _decode_light(array, layout)
+
+        return self._light.get((file.key, column), make)
+
+    def table(self, file: ColumnFile, columns: list[str]) -> pa.Table:
+        """Columns of a light file, through pyarrow."""
+        buffer = self._buffer(file, columns)
+        try:
+            return pq.ParquetFile(pa.BufferReader(pa.py_buffer(buffer)), page_checksum_verification=True).read(columns=columns)
+        except (pa.ArrowException, OSError, ValueError) as e:
+            raise Corrupt(f"{self._name(file)}: it does not parse ({e}); restore the file from a copy") from e
+
+    def offsets(self, file: ColumnFile) -> Rows:
+        """The ``_offset`` column of a deletion or overlay file."""
+        values = self._light_column(file, "_offset", Layout.SCALAR, 0).values
+        return np.asarray(values, np.int64)
+
+    def _buffer(self, file: ColumnFile, columns: list[str]) -> Bytes:
+        """The bytes of a file; of a remote one only the columns asked for, at their places in a sparse mapping."""
+        view = self._map(file)
+        if view is not None:
+            return view
+        if file.size <= _FETCH_NBYTES:
+            return self.store.get_ranges([Range(file.key, 0, file.size)])[0]
+        tail = self._tail(file)
+        sparse = mmap.mmap(-1, file.size)
+        sparse[file.index_start :] = bytes(tail)
+        ranges = [
+            Range(file.key, at, min(_FETCH_NBYTES, end - at))
+            for start, end in _column_chunks(parse_footer(tail), columns)
+            for at in range(start, end, _FETCH_NBYTES)
+        ]
+        for r, data in zip(ranges, self.store.get_ranges(ranges), strict=True):
+            sparse[r.start : r.start + r.length] = bytes(data)
+        return memoryview(sparse)
+
+    def _list_cells(self, definition: TensorDef, file: ColumnFile, field: Field, rows: Rows) -> Cells:
+        lists = self.light(file, field)
+        if field.shape is not None:
+            size = int(np.prod(field.shape, dtype=np.int64))
+            values = lists.values.reshape(-1, size) if size else np.empty((field.rows, 0), lists.values.dtype)
+            return Dense(values[rows].reshape(len(rows), *field.shape))
+        out: list[Array | None] = []
+        for r, shape in zip(rows.tolist(), self.shapes((file,), field, rows), strict=True):
+            part = lists.values[lists.offsets[r] : lists.offsets[r + 1]]
+            out.append(None if shape is None else part.reshape(shape).copy())
+        return Ragged(out)
+
+    # -- heavy columns -------------------------------------------------------------------------------------------------
+
+    def page_table(self, file: ColumnFile) -> PageTable:
+        """Where the pages of a heavy file lie; read once."""
+        table = self._tables.get(file.key)
+        if table is None:
+            table = read_page_table(self._tail(file), file.index_start, self._name(file))
+            if table.rows != file.fields[0].rows:
+                raise Corrupt(f"{self._name(file)}: its index has {table.rows} rows, its entry says {file.fields[0].rows}")
+            with self._lock:
+                self._tables[file.key] = table
+        return table
+
+    def flat_pages(self, definition: TensorDef, file: ColumnFile, field: Field) -> list[Array] | None:
+        """The pages of a FLAT column as arrays ``(rows, *shape)`` over mapped memory; ``None`` for a remote file."""
+        view = self._map(file)
+        if view is None:
+            return None
+        table, dtype = self.page_table(file), np.dtype(definition.dtype).newbyteorder("<")
+        assert field.shape is not None
+        out = []
+        for i in range(len(table.offset)):
+            start, rows = self._flat_start(file, field, table, i, dtype.itemsize)
+            n = rows * int(np.prod(field.shape, dtype=np.int64))
+            out.append(np.frombuffer(view, dtype, n, start).reshape(rows, *field.shape))
+        return out
+
+    def flat(self, definition: TensorDef, file: ColumnFile, field: Field, rows: Rows) -> Array:
+        """Samples of a FLAT column, copied."""
+        dtype = np.dtype(definition.dtype).newbyteorder("<")
+        assert field.shape is not None
+        pages = self.flat_pages(definition, file, field)
+        table = self.page_table(file)
+        out = np.empty((len(rows), *field.shape), definition.dtype)
+        page_of = table.page_of(rows)
+        if pages is not None:
+            for i, (p, r) in enumerate(zip(page_of.tolist(), (rows - table.first_row[page_of]).tolist(), strict=True)):
+                out[i] = pages[p][r]
+            return out
+        nbytes = int(np.prod(field.shape, dtype=np.int64)) * dtype.itemsize
+        starts = np.array([self._flat_start(file, field, table, p, dtype.itemsize)[0] for p in range(len(table.offset))])
+        at = starts[page_of] + (rows - table.first_row[page_of]) * nbytes
+        answers = self.store.get_ranges([Range(file.key, int(a), nbytes) for a in at])
+        for i, answer in enumerate(answers):
+            self._expect(file, answer, nbytes)
+            out[i] = np.frombuffer(answer, dtype).reshape(field.shape)
+        return out
+
+    def _flat_start(self, file: ColumnFile, field: Field, table: PageTable, page: int, itemsize: int) -> tuple[int, int]:
+        """Offset in the file of a page's first value, and its rows."""
+
+        def make() -> tuple[tuple[int, int], int]:
+            offset, size = int(table.offset[page]), int(table.size[page])
+            head_bytes = self.store.get_ranges([Range(file.key, offset, min(size, 256))])[0]
+            rows = int(table.first_row[page + 1] - table.first_row[page])
+            assert field.shape is not None
+            body = rows * int(np.prod(field.shape, dtype=np.int64)) * itemsize
+            # the values fill the page to its end, after levels whose length the header tells
+            head = read_page_header(_Extent(head_bytes, size), self._name(file))
+            if head.end - head.values_start != body or head.nulls:
+                raise Corrupt(f"{self._name(file)}: page {page} does not hold {rows} rows of shape {field.shape}; restore it")
+            return (offset + head.values_start, rows), 64
+
+        return self._pages.get((file.key, page, "start"), make)  # type: ignore[no-any-return]
+
+    def _blob_cells(
+        self, definition: TensorDef, files: tuple[ColumnFile, ...], file: ColumnFile, field: Field, rows: Rows
+    ) -> Cells:
+        values = self.blobs(file, rows)
+        if definition.kind is Kind.ENCODED:
+            return Encoded(values, definition.compression or "")
+        dtype = np.dtype(definition.dtype).newbyteorder("<")
+        out: list[Array | None] = []
+        for value, shape in zip(values, self.shapes(files, field, rows), strict=True):
+            if (value is None) != (shape is None):
+                raise Corrupt(f"{self._name(file)}: a sample and its shape disagree on being there; restore the file")
+            if value is None or shape is None:
+                out.append(None)
+                continue
+            if len(value) != int(np.prod(shape, dtype=np.int64)) * dtype.itemsize:
+                raise Corrupt(f"{self._name(file)}: a sample of {len(value)} bytes cannot have shape {shape}; restore the file")
+            out.append(np.frombuffer(value, dtype).reshape(shape).astype(definition.dtype))
+        return Ragged(out)
+
+    def blobs(self, file: ColumnFile, rows: Rows) -> list[Buffer | None]:
+        """BYTE_ARRAY values at row offsets; views of mapped memory where the store is local."""
+        table = self.page_table(file)
+        pages = table.page_of(rows)
+        wanted = np.unique(pages) if len(pages) > 1 else pages
+        fetched = dict(zip(wanted.tolist(), self._page_bytes(file, table, wanted), strict=True))
+        out: list[Buffer | None] = []
+        name = self._name(file)
+        first = table.first_row
+        for r, p in zip(rows.tolist(), pages.tolist(), strict=True):
+            page = fetched[p]
+            alone = first[p + 1] - first[p] == 1
+            value = single_value(page, name) if alone else None
+            if value is None:
+                splits = self._page_splits(file, table, p, page)
+                span = splits[r - int(first[p])]
+                value = None if span is None else memoryview(page)[span[0] : span[1]]
+            out.append(value)
+        return out
+
+    def _page_splits(self, file: ColumnFile, table: PageTable, page_no: int, page: Bytes) -> list[tuple[int, int] | None]:
+        """Where each value of an uncompressed page lies, relative to the page; ``None`` for a missing one."""
+
+        def make() -> tuple[list[tuple[int, int] | None], int]:
+            name = self._name(file)
+            head = read_page_header(page, name)
+            rows = int(table.first_row[page_no + 1] - table.first_row[page_no])
+            if head.rows != rows or head.values != rows:
+                raise Corrupt(f"{name}: a page holds {head.rows} rows, its index says {rows}; restore the file")
+            spans = split_byte_arrays(page_values(page, head, table.codec, name), head.values - head.nulls, name)
+            moved = [(a + head.values_start, b + head.values_start) for a, b in spans]
+            if head.nulls == 0:
+                return list(moved), 100 * len(moved)
+            present = iter(moved)
+            return [next(present) if p else None for p in present_rows(page, head, name).tolist()], 100 * rows
+
+        return self._pages.get((file.key, page_no), make)  # type: ignore[no-any-return]
+
+    def _documents(self, file: ColumnFile, rows: Rows) -> _Document:
+        table = self.page_table(file)
+        pages = table.page_of(rows)
+        wanted = np.unique(pages)
+        fetched = dict(zip(wanted.tolist(), self._page_bytes(file, table, wanted), strict=True))
+        texts = {p: self._document_page(file, table, p, page) for p, page in fetched.items()}
+        return [texts[p][r - int(table.first_row[p])] for r, p in zip(rows.tolist(), pages.tolist(), strict=True)]
+
+    def _document_page(self, file: ColumnFile, table: PageTable, page_no: int, page: Bytes) -> _Document:
+        def make() -> tuple[_Document, int]:
+            name = self._name(file)
+            head = read_page_header(page, name)
+            rows = int(table.first_row[page_no + 1] - table.first_row[page_no])
+            if head.rows != rows or head.values != rows:
+                raise Corrupt(f"{name}: a page holds {head.rows} rows, its index says {rows}; restore the file")
+            values = page_values(page, head, table.codec, name)
+            spans = split_byte_arrays(values, head.values - head.nulls, name)
+            try:
+                texts = iter([str(values[a:b], "utf-8") for a, b in spans])
+            except UnicodeDecodeError as e:
+                raise Corrupt(f"{name}: text that is not UTF-8 ({e}); restore the file") from e
+            return [next(texts) if p else None for p in present_rows(page, head, name).tolist()], 2 * len(values)
+
+        return self._pages.get((file.key, page_no), make)  # type: ignore[no-any-return]
+
+    def _page_bytes(self, file: ColumnFile, table: PageTable, pages: Rows) -> list[Bytes]:
+        view = self._map(file)
+        if view is not None:
+            ends = (table.offset[pages] + table.size[pages]).tolist()
+            return [view[a:b] for a, b in zip(table.offset[pages].tolist(), ends, strict=True)]
+        ranges = [Range(file.key, int(table.offset[p]), int(table.size[p])) for p in pages.tolist()]
+        answers = self.store.get_ranges(ranges)
+        for r, answer in zip(ranges, answers, strict=True):
+            self._expect(file, answer, r.length)
+        return answers
+
+    # -- bytes ---------------------------------------------------------------------------------------------------------
+
+    def _map(self, file: ColumnFile) -> memoryview | None:
+        try:
+            view = self.store.map(file.key)
+        except NoSuchObject as e:
+            raise Corrupt(f"{self._name(file)} is missing, though the version names it; restore it from a copy") from e
+        if view is not None and len(view) != file.size:
+            raise Corrupt(
+                f"{self._name(file)} has {len(view)} bytes instead of {file.size}: it was truncated or replaced; restore it"
+            )
+        return view
+
+    def _tail(self, file: ColumnFile) -> Bytes:
+        view = self._map(file)
+        length = file.size - file.index_start
+        if view is not None:
+            tail: Bytes = view[file.index_start :]
+        else:
+            tail = self.store.get_ranges([Range(file.key, file.index_start, length)])[0]
+            self._expect(file, tail, length)
+        if xxhash.xxh64(tail).hexdigest() != file.index_xxh64:
+            raise Corrupt(f"{self._name(file)}: its page index does not match its checksum; restore the file from a copy")
+        return tail
+
+    def _expect(self, file: ColumnFile, data: Bytes, length: int) -> None:
+        if len(data) != length:
+            raise Corrupt(f"{self._name(file)}: {len(data)} bytes came where {length} were stored: it was truncated; restore it")
+
+    def _name(self, file: ColumnFile) -> str:
+        return f"{self.store.url}/{file.key}"
+
+
+class _Extent:
+    """The first bytes of a page that has ``size`` bytes; lets a header be parsed without its page."""
+
+    def __init__(self, head: Bytes, size: int) -> None:
+        self._head, self._size = head, size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, at: Any) -> Any:
+        return self._head[at]
+
+
+def _shape_file(files: tuple[ColumnFile, ...], field: Field) -> ColumnFile:
+    if field.shape_file is None:
+        return next(f for f in files if field in f.fields)
+    return next(f for f in files if f.key == field.shape_file)
+
+
+def _column_chunks(footer: dict[int, Any], columns: list[str]) -> list[tuple[int, int]]:
+    """Byte ranges of the chunks of some top-level columns."""
+    out = []
+    wanted = {c.encode() for c in columns}
+    for group in footer[4]:
+        for chunk in group[1]:
+            meta = chunk[3]
+            if meta[3][0] in wanted:
+                start = min(meta[9], meta.get(11, meta[9]))
+                out.append((start, start + meta[7]))
+    return out
+
+
+def _decode_light(array: pa.Array, layout: Layout) -> tuple[Light, int]:
+    valid = None if array.null_count == 0 else np.asarray(array.is_valid())
+    match layout:
+        case Layout.SCALAR:
+            filled = array if valid is None else array.fill_null(False if pa.types.is_boolean(array.type) else 0)
+            values = np.asarray(filled.to_numpy(zero_copy_only=False))
+            return Scalars(values, valid), values.nbytes
+        case Layout.LISTS:
+            offsets = array.offsets.to_numpy().astype(np.int64)
+            values = np.asarray(array.values.to_numpy(zero_copy_only=False))
+            return Lists(offsets, values, valid), values.nbytes + offsets.nbytes
+        case _:
+            return array, array.nbytes
+
+
+def _scalar_cells(scalars: Scalars, field: Field, rows: Rows) -> Cells:
+    values = scalars.values[rows]
+    if scalars.valid is None:
+        return Dense(values)
+    present = scalars.valid[rows].tolist()
+    return Ragged([values[i : i + 1].reshape(()) if p else None for i, p in enumerate(present)])
+
+
+def missing_cells(definition: TensorDef, count: int) -> Cells:
+    """``count`` missing samples."""
+    match definition.kind:
+        case Kind.TEXT | Kind.JSON:
+            return Strings(pa.nulls(count, pa.large_string()), definition.kind is Kind.JSON)
+        case Kind.ENCODED:
+            return Encoded([None] * count, definition.compression or "")
+        case Kind.NUMERIC:
+            return Ragged([None] * count)
+
+
+def place(definition: TensorDef, count: int, parts: list[tuple[Rows, Cells]]) -> Cells:
+    """Put cells at given positions of an answer of ``count``; later parts win, positions nobody fills are missing."""
+    if len(parts) == 1 and len(parts[0][0]) == count and bool(np.all(np.diff(parts[0][0]) == 1)):
+        return parts[0][1]
+    if definition.kind in (Kind.TEXT, Kind.JSON):
+        return _place_strings(definition, count, parts)
+    dense = [(at, c.values) for at, c in parts if isinstance(c, Dense)]
+    if len(dense) == len(parts) and len({v.shape[1:] for _, v in dense}) == 1 and sum(len(a) for a, _ in dense) >= count:
+        out = np.empty((count, *dense[0][1].shape[1:]), dense[0][1].dtype)
+        for at, values in dense:
+            out[at] = values
+        return Dense(out)
+    samples: list[Any] = [None] * count
+    for at, cells in parts:
+        for i, value in zip(at.tolist(), cells.values, strict=True):
+            samples[i] = np.asarray(value) if isinstance(cells, Dense) else value
+    if definition.kind is Kind.ENCODED:
+        return Encoded(samples, definition.compression or "")
+    return Ragged(samples)
+
+
+def _place_strings(definition: TensorDef, count: int, parts: list[tuple[Rows, Cells]]) -> Strings:
+    arrays = [c.values.cast(pa.large_string()) for _, c in parts if isinstance(c, Strings)]
+    source = np.full(count, -1, np.int64)
+    start = 0
+    for (at, _), array in zip(parts, arrays, strict=True):
+        source[at] = np.arange(start, start + len(array))
+        start += len(array)
+    joined = pa.concat_arrays(arrays) if arrays else pa.nulls(0, pa.large_string())
+    index = pa.array(source, mask=source < 0) if bool((source < 0).any()) else pa.array(source)
+    return Strings(joined.take(index), definition.kind is Kind.JSON)

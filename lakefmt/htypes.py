@@ -1,0 +1,235 @@
+"""What a tensor is: its htype, dtype, shape and compression.
+
+An htype is a row of the table ``HTYPES``; a tensor is a ``TensorDef``, an immutable value that lives in the version
+object (never in a data file). How its samples are laid out in Parquet follows from it and from the samples at hand:
+``lakefmt.fragment.layout``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from lakefmt.errors import DtypeError, InvalidInput, ShapeError, UnknownClass, nearest
+
+
+class Kind(StrEnum):
+    """How samples of an htype are held: numbers, encoded bytes, or text."""
+
+    NUMERIC = "numeric"
+    ENCODED = "encoded"
+    TEXT = "text"
+    JSON = "json"
+
+
+@dataclass(frozen=True, slots=True)
+class Htype:
+    """One row of the htype table. ``dtype`` is the default; ``codecs`` the accepted sample compressions."""
+
+    name: str
+    kind: Kind
+    dtype: str | None
+    codecs: tuple[str, ...] = ()
+    ndims: tuple[int, ...] = ()  # accepted numbers of dimensions; empty: any
+    labels: bool = False
+
+
+HTYPES: Mapping[str, Htype] = {
+    h.name: h
+    for h in (
+        Htype("generic", Kind.NUMERIC, None),
+        Htype("class_label", Kind.NUMERIC, "uint32", ndims=(0, 1), labels=True),
+        Htype("image", Kind.ENCODED, "uint8", codecs=("jpeg", "png"), ndims=(2, 3)),
+        Htype("embedding", Kind.NUMERIC, "float32", ndims=(1,)),
+        Htype("text", Kind.TEXT, "str"),
+        Htype("json", Kind.JSON, "json"),
+    )
+}
+
+#: dtypes a numeric tensor may have (NumPy names)
+NUMERIC_DTYPES = (
+    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64",
+)  # fmt: skip
+
+CODEC_ALIASES = {"jpg": "jpeg", "JPEG": "jpeg", "JPG": "jpeg", "PNG": "png"}
+
+#: Names a tensor cannot have: they would hide what every dataset offers.
+_NAME = re.compile(r"^[^\W\d]\w*(?:[ .-]\w+)*(?:/[^\W\d]\w*(?:[ .-]\w+)*)*$")
+
+
+class TensorDef(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A tensor as the version object records it.
+
+    Attributes:
+        id: field id, unique in a dataset's life; columns are bound to it, so that a rename touches no data.
+        name: ``a`` or ``group/a``.
+        htype: a key of ``HTYPES``.
+        dtype: NumPy dtype name, ``str``, ``json``; ``None`` until the first sample fixes it.
+        shape: declared sample shape, ``None`` for a dimension that varies; ``None`` altogether when undeclared.
+        compression: codec of encoded samples.
+        class_names: names of class ids, in order, for ``class_label``.
+        open_labels: whether an unknown class name given to ``append`` becomes a new class.
+        info: user metadata, any JSON.
+    """
+
+    id: int
+    name: str
+    htype: str
+    dtype: str | None = None
+    shape: tuple[int | None, ...] | None = None
+    compression: str | None = None
+    class_names: tuple[str, ...] | None = None
+    open_labels: bool = False
+    info: dict[str, Any] = {}
+
+    @property
+    def kind(self) -> Kind:
+        kind = HTYPES[self.htype].kind
+        return Kind.NUMERIC if kind is Kind.ENCODED and self.compression is None else kind
+
+    @property
+    def is_label(self) -> bool:
+        return HTYPES[self.htype].labels
+
+    @property
+    def fixed_shape(self) -> tuple[int, ...] | None:
+        """The declared shape when every dimension of it is known."""
+        if self.shape is None or any(d is None for d in self.shape):
+            return None
+        return tuple(d for d in self.shape if d is not None)
+
+    def class_id(self, name: str) -> int:
+        """Id of a class name.
+
+        Raises:
+            UnknownClass: the tensor has no such class.
+        """
+        names = self.class_names or ()
+        try:
+            return names.index(name)
+        except ValueError:
+            raise UnknownClass(
+                f"tensor {self.name!r} has no class {name!r}; {nearest(name, names)}"
+                f" To add a class: ds[{self.name!r}].add_class_names({name!r})"
+            ) from None
+
+
+def define_tensor(
+    field_id: int,
+    name: str,
+    *,
+    htype: str | None = None,
+    dtype: Any = None,
+    shape: Sequence[int | None] | None = None,
+    sample_compression: Any = ...,
+    class_names: Sequence[str] | None = None,
+    allow_new_labels: bool | None = None,
+    info: Mapping[str, Any] | None = None,
+) -> TensorDef:
+    """Check the arguments of ``create_tensor`` and make a definition of them."""
+    if not isinstance(name, str) or not _NAME.match(name):
+        raise InvalidInput(
+            f"{name!r} is no tensor name: use letters, digits and _ (and / for groups), beginning with a letter"
+        )
+    key = "generic" if htype is None or htype == "unspecified" else str(htype)
+    if key not in HTYPES:
+        raise InvalidInput(f"create_tensor({name!r}): unknown htype {key!r}; {nearest(key, HTYPES)}")
+    row = HTYPES[key]
+    compression = _compression(name, row, sample_compression)
+    if class_names is not None and not row.labels:
+        raise InvalidInput(f"create_tensor({name!r}): class_names belong to htype 'class_label', not {key!r}")
+    names = None if not row.labels else _class_names(name, class_names or ())
+    return TensorDef(
+        id=field_id,
+        name=name,
+        htype=key,
+        dtype=_dtype(name, row, dtype),
+        shape=_shape(name, row, shape),
+        compression=compression,
+        class_names=names,
+        open_labels=row.labels and (class_names is None if allow_new_labels is None else bool(allow_new_labels)),
+        info=dict(info or {}),
+    )
+
+
+def _class_names(name: str, names: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(names, str) or not all(isinstance(n, str) for n in names):
+        raise InvalidInput(f"tensor {name!r}: class_names must be a list of str, got {names!r}")
+    doubled = {n for n in names if list(names).count(n) > 1} if len(set(names)) != len(names) else set()
+    if doubled:
+        raise InvalidInput(f"tensor {name!r}: class_names has {sorted(doubled)!r} more than once")
+    return tuple(names)
+
+
+def extend_class_names(definition: TensorDef, names: Sequence[str]) -> TensorDef:
+    """The definition with ``names`` appended to its classes (those it has already are skipped)."""
+    have = definition.class_names or ()
+    added = tuple(n for n in dict.fromkeys(names) if n not in set(have))
+    return msgspec.structs.replace(definition, class_names=_class_names(definition.name, have + added))
+
+
+def _compression(name: str, row: Htype, given: Any) -> str | None:
+    if row.kind is not Kind.ENCODED:
+        if given is ... or given is None:
+            return None
+        raise InvalidInput(f"create_tensor({name!r}): htype {row.name!r} takes no sample_compression, got {given!r}")
+    if given is ...:
+        raise InvalidInput(
+            f"create_tensor({name!r}, htype={row.name!r}) needs sample_compression: one of "
+            f"{', '.join(map(repr, row.codecs))}, or None to keep raw pixels"
+        )
+    if given is None:
+        return None
+    codec = CODEC_ALIASES.get(given, given)
+    if codec not in row.codecs:
+        raise InvalidInput(
+            f"create_tensor({name!r}): htype {row.name!r} has no sample_compression {given!r}; "
+            f"{nearest(str(given), row.codecs)}"
+        )
+    return str(codec)
+
+
+def _dtype(name: str, row: Htype, given: Any) -> str | None:
+    if row.kind in (Kind.TEXT, Kind.JSON):
+        if given is None or given is str or str(given) in ("str", row.dtype):
+            return row.dtype
+        raise DtypeError(f"create_tensor({name!r}): htype {row.name!r} has dtype {row.dtype!r}, not {given!r}")
+    if given is None:
+        return row.dtype
+    try:
+        dtype = np.dtype(given).name
+    except TypeError:
+        raise DtypeError(f"create_tensor({name!r}): {given!r} is no NumPy dtype") from None
+    if dtype not in NUMERIC_DTYPES:
+        raise DtypeError(
+            f"create_tensor({name!r}): dtype {dtype!r} cannot be stored; use one of {', '.join(NUMERIC_DTYPES)}"
+        )
+    if row.labels and np.dtype(dtype).kind not in "iu":
+        raise DtypeError(f"create_tensor({name!r}): class labels are integers, got dtype {dtype!r}")
+    if row.kind is Kind.ENCODED and dtype != "uint8":
+        raise DtypeError(f"create_tensor({name!r}): an image has dtype 'uint8', got {dtype!r}; use htype 'generic'")
+    return dtype
+
+
+def _shape(name: str, row: Htype, given: Sequence[int | None] | None) -> tuple[int | None, ...] | None:
+    if given is None:
+        return None
+    if isinstance(given, int):
+        given = (given,)
+    shape = tuple(None if d is None else int(d) for d in given)
+    if any(d is not None and d < 0 for d in shape):
+        raise ShapeError(f"create_tensor({name!r}): shape {shape} has a negative dimension")
+    if row.kind in (Kind.TEXT, Kind.JSON):
+        raise ShapeError(f"create_tensor({name!r}): htype {row.name!r} takes no shape, got {shape}")
+    if row.ndims and len(shape) not in row.ndims:
+        raise ShapeError(
+            f"create_tensor({name!r}): samples of htype {row.name!r} have {' or '.join(map(str, row.ndims))} "
+            f"dimensions, shape {shape} has {len(shape)}"
+        )
+    return shape

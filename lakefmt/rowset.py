@@ -1,0 +1,221 @@
+"""What can be read: the part shared by datasets and views. Rows, tensors, indexing, iteration; queries and loaders by name."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lakefmt.cells import Array, Cells, Rows
+from lakefmt.errors import NoSuchTensor, RowIndexError, nearest
+from lakefmt.fragment.columns import Shape
+from lakefmt.htypes import TensorDef
+from lakefmt.rows import RowSource
+
+if TYPE_CHECKING:
+    from lakefmt.tensor import Tensor
+    from lakefmt.view import View
+
+
+class Rowset(ABC):
+    """An ordered sequence of rows with named tensors."""
+
+    @abstractmethod
+    def _rows_now(self) -> Any:
+        """The rows as they are now, buffered ones included: a source with ``gather`` and ``shapes``."""
+
+    @abstractmethod
+    def source(self) -> RowSource:
+        """The rows as stored (a dataset flushes first): what loaders and queries read."""
+
+    def __len__(self) -> int:
+        return len(self._rows_now())
+
+    # -- tensors -------------------------------------------------------------------------------------------------------
+
+    @property
+    def _definitions(self) -> Mapping[str, TensorDef]:
+        definitions: Mapping[str, TensorDef] = self._rows_now().definitions
+        return definitions
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Tensors by name, in order of creation."""
+        return {name: self._tensor(name) for name in self._definitions}
+
+    @property
+    def groups(self) -> list[str]:
+        """Names of the groups at the top level."""
+        return sorted({n.split("/", 1)[0] for n in self._definitions if "/" in n})
+
+    def _tensor(self, name: str) -> Tensor:
+        from lakefmt.tensor import Tensor
+
+        return Tensor(self, name)
+
+    def _named(self, name: str) -> Any:
+        if name in self._definitions:
+            return self._tensor(name)
+        if any(n.startswith(name + "/") for n in self._definitions):
+            return Group(self, name)
+        raise NoSuchTensor(f"no tensor or group {name!r}; {nearest(name, self._definitions)}")
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self._named(name)
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *(n for n in self._definitions if n.isidentifier()), *self.groups]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._definitions
+
+    # -- rows ----------------------------------------------------------------------------------------------------------
+
+    def __getitem__(self, key: Any) -> Any:
+        """``ds["tensor"]``, ``ds["group/tensor"]``, ``ds[5]``, ``ds[a:b:c]``, ``ds[[1, 4]]``, ``ds[mask]``, ``ds[["a", "b"]]``."""
+        if isinstance(key, str):
+            return self._named(key)
+        if isinstance(key, (list, tuple)) and key and all(isinstance(k, str) for k in key):
+            return self._select(tuple(key))
+        rows, single = resolve_rows(key, len(self))
+        return self._take(rows, single)
+
+    def _take(self, rows: Rows, single: bool) -> View:
+        from lakefmt.view import View
+
+        return View(self._rows_now(), rows, single=single, origin=self)
+
+    def _select(self, names: tuple[str, ...]) -> View:
+        from lakefmt.view import View
+
+        for name in names:
+            self._named(name)
+        source = self._rows_now()
+        return View(source, np.arange(len(source)), names={n: n for n in names}, origin=self)
+
+    def __iter__(self) -> Iterator[View]:
+        from lakefmt.view import View
+
+        source = self._rows_now()
+        for i in range(len(source)):
+            yield View(source, np.array([i]), single=True, origin=self)
+
+    # -- reading through the rows' source ------------------------------------------------------------------------------
+
+    def _gather(self, name: str, rows: Rows) -> Cells:
+        cells: Cells = self._rows_now().gather(name, rows)
+        return cells
+
+    def _shapes(self, name: str, rows: Rows) -> list[Shape | None]:
+        shapes: list[Shape | None] = self._rows_now().shapes(name, rows)
+        return shapes
+
+    # -- the rooms above -----------------------------------------------------------------------------------------------
+
+    def query(self, tql: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None) -> View:
+        """Rows (and computed columns) that a TQL query selects.
+
+        Args:
+            tql: ``select …``, or a bare condition such as ``text.contains("1")`` or ``labels == 'cat'``.
+            parameters: values for ``?`` (a sequence) or ``$name`` (a mapping) in the query.
+
+        Raises:
+            TqlError: the query does not parse or does not fit the tensors; it points at the place.
+        """
+        from lakefmt.query import run_query
+
+        return run_query(self, tql, parameters)
+
+    def dataloader(self) -> Any:
+        """A loader to be configured step by step: ``.batch(3).shuffle().pytorch()``."""
+        from lakefmt import random
+        from lakefmt.loaders import dataloader
+
+        return dataloader(self.source(), query=lambda tql: self.query(tql).source(), seed=random.next_seed, weigh=self._weigh)
+
+    def pytorch(self, *, batch_size: int = 1, shuffle: bool = False, transform: Any = None, **options: Any) -> Any:
+        """A ``torch.utils.data.DataLoader`` over these rows. Shorthand for ``dataloader()``'s steps; see there."""
+        loader = self.dataloader().batch(batch_size)
+        loader = loader.shuffle() if shuffle else loader
+        loader = loader if transform is None else loader.transform(transform)
+        return loader.pytorch(**options)
+
+    def tensorflow(self, tensors: Sequence[str] | None = None) -> Any:
+        """A ``tf.data.Dataset`` of single rows."""
+        from lakefmt.loaders import tensorflow_rows
+
+        return tensorflow_rows(self.source(), tensors=tensors)
+
+    def _weigh(self, tql: str) -> Array:
+        """Weights of all rows from a TQL expression."""
+        from lakefmt.query import evaluate
+
+        return evaluate(self, tql)
+
+
+class Group:
+    """Tensors whose names begin with ``name/``."""
+
+    def __init__(self, rowset: Rowset, name: str) -> None:
+        self._rowset, self._name = rowset, name
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self._rowset[f"{self._name}/{name}"]
+
+    def __getitem__(self, name: str) -> Any:
+        return self._rowset[f"{self._name}/{name}"]
+
+    @property
+    def tensors(self) -> dict[str, Any]:
+        """Tensors by the part of their name after the group's."""
+        prefix = self._name + "/"
+        return {n[len(prefix) :]: self._rowset[n] for n in self._rowset._definitions if n.startswith(prefix)}
+
+    def __repr__(self) -> str:
+        return f"Group({self._name!r}, tensors={list(self.tensors)})"
+
+
+def resolve_rows(key: Any, length: int) -> tuple[Rows, bool]:
+    """Positions that an index means, and whether it is a single row.
+
+    Raises:
+        RowIndexError: outside the rows, or no index at all.
+    """
+    if isinstance(key, (int, np.integer)) and not isinstance(key, (bool, np.bool_)):
+        row = int(key) + length if key < 0 else int(key)
+        if not 0 <= row < length:
+            raise RowIndexError(f"row {int(key)} is outside the {length} rows there are")
+        return np.array([row]), True
+    if isinstance(key, slice):
+        try:
+            return np.arange(length)[key], False
+        except TypeError as e:
+            raise RowIndexError(f"{key!r} is no slice of rows: {e}") from None
+    if key is Ellipsis:
+        return np.arange(length), False
+    try:
+        array = np.asarray(key)
+    except ValueError:
+        array = np.empty(0, object)
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iub"):
+        raise RowIndexError(
+            f"{key!r} is no row index: use an int, a slice, or a one-dimensional list or array of ints or bools"
+        )
+    if array.dtype.kind == "b":
+        if len(array) != length:
+            raise RowIndexError(f"a mask of {len(array)} booleans does not fit {length} rows")
+        return np.flatnonzero(array), False
+    rows = array.astype(np.int64)
+    rows = np.where(rows < 0, rows + length, rows)
+    if rows.size and (rows.min() < 0 or rows.max() >= length):
+        bad = int(array[(rows < 0) | (rows >= length)][0])
+        raise RowIndexError(f"row {bad} is outside the {length} rows there are")
+    return rows, False
+
+

@@ -1,0 +1,106 @@
+"""``lakefmt.read``: an encoded file as a sample, its bytes kept verbatim."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from lakefmt.cells import Array
+from lakefmt.codecs import decode, read_header, sniff
+from lakefmt.errors import BadSample, InvalidInput, NotFound
+
+
+class Sample:
+    """Encoded bytes of one sample. A file is read when its bytes are asked for, and not kept: lists of samples stay small.
+
+    Attributes:
+        path: where it came from, or ``None`` when made of bytes.
+    """
+
+    __slots__ = ("_data", "path")
+
+    def __init__(self, source: str | os.PathLike[str] | bytes | memoryview) -> None:
+        self.path: str | None = None
+        self._data: bytes | None = None
+        if isinstance(source, (bytes, bytearray, memoryview)):
+            self._data = bytes(source)
+        elif isinstance(source, (str, os.PathLike)):
+            self.path = os.fspath(source)
+        else:
+            raise InvalidInput(f"lakefmt.read() takes a path or bytes, got {type(source).__name__}")
+
+    def __repr__(self) -> str:
+        return f"<lakefmt sample {self.path or f'of {len(self.data)} bytes'}>"
+
+    @property
+    def data(self) -> bytes:
+        """The encoded bytes."""
+        return _read_file(self.path or "") if self._data is None else self._data
+
+    @property
+    def codec(self) -> str:
+        """``jpeg`` or ``png``, by the bytes themselves."""
+        return self.codec_of(self.data)
+
+    def codec_of(self, data: bytes) -> str:
+        """The codec of this sample's bytes, once they are at hand."""
+        found = sniff(data)
+        if found is None:
+            raise BadSample(f"{self._name()} is no JPEG or PNG (by its first bytes)")
+        return found
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the decoded image, from its header."""
+        try:
+            data = self.data
+            return read_header(self.codec_of(data), data)
+        except BadSample as e:
+            raise BadSample(f"{self._name()}: {e}") from e
+
+    @property
+    def array(self) -> Array:
+        """The decoded pixels, uint8 (H, W) or (H, W, C)."""
+        try:
+            data = self.data
+            return decode(self.codec_of(data), data)
+        except BadSample as e:
+            raise BadSample(f"{self._name()}: {e}") from e
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        return self.array if dtype is None else self.array.astype(dtype)
+
+    def _name(self) -> str:
+        return repr(self.path) if self.path else "the sample"
+
+
+def read(path: str | os.PathLike[str] | bytes | memoryview, *, verify: bool = False) -> Sample:
+    """A sample from an encoded file (or its bytes), to be stored as it is.
+
+    Args:
+        path: a local path, any fsspec URL, or the bytes themselves.
+        verify: decode it now, so that damage deep in the file is found here and not in training.
+
+    Raises:
+        NotFound: no such file.
+        BadSample: ``verify`` and it does not decode.
+    """
+    sample = Sample(path)
+    if verify:
+        _ = sample.array
+    return sample
+
+
+def _read_file(path: str) -> bytes:
+    try:
+        if "://" in path:
+            import fsspec
+
+            with fsspec.open(path, "rb") as f:
+                return bytes(f.read())
+        with open(path, "rb") as f:
+            return f.read()
+    except FileNotFoundError as e:
+        raise NotFound(f"lakefmt.read: there is no file {path!r}") from e
+    except IsADirectoryError as e:
+        raise InvalidInput(f"lakefmt.read: {path!r} is a folder") from e

@@ -1,0 +1,372 @@
+"""From what a user gives to what a tensor stores: checks dtype, shape, class names and codecs, one sample or a whole batch.
+
+Nothing is stored here; a failed check leaves everything as it was. Errors name the tensor, the row and the remedy.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence, Sized
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from lakefmt.cells import Array
+from lakefmt.codecs import decode, encode, read_header, sniff
+from lakefmt.errors import BadSample, DtypeError, InvalidInput, MissingExtra, ShapeError, UnknownClass
+from lakefmt.fragment.columns import BytesColumn, Column, NumericColumn, TextColumn, missing_column, new_column
+from lakefmt.htypes import HTYPES, NUMERIC_DTYPES, Kind, TensorDef, extend_class_names
+from lakefmt.sample import Sample
+
+
+def prepare_batch(definition: TensorDef, values: Any, *, first_row: int = 0) -> tuple[TensorDef, Column]:
+    """Turn a sequence of samples into a column.
+
+    Args:
+        definition: the tensor.
+        values: a list, array, Arrow array or Series of samples; an array's first axis is the rows.
+        first_row: row number of the first sample, for messages.
+
+    Returns:
+        The definition (with a dtype or class names that this batch fixed) and the column.
+    """
+    values = _plain(definition, values)
+    if definition.kind is Kind.NUMERIC:
+        return _numeric_batch(definition, values, first_row)
+    column = new_column(definition)
+    if isinstance(column, TextColumn):
+        _text_batch(definition, values, first_row, column)
+    elif isinstance(column, BytesColumn):
+        for i, value in enumerate(values):
+            column.add(*_encoded(definition, value, first_row + i))
+    return definition, column
+
+
+def prepare_sample(definition: TensorDef, value: Any, *, row: int = 0) -> tuple[TensorDef, Column]:
+    """Turn one sample into a column of one row."""
+    if value is None:
+        return definition, missing_column(_typed(definition, np.float64) if definition.dtype is None else definition, 1)
+    if definition.kind is Kind.NUMERIC:
+        if definition.is_label:
+            definition, value = _labels(definition, value, row)
+        definition, array = _numeric(definition, value, row)
+        column: Column = new_column(definition)
+        assert isinstance(column, NumericColumn)
+        column.add(array)
+        return definition, column
+    column = new_column(definition)
+    if isinstance(column, TextColumn):
+        column.add(_text(definition, value, row))
+    elif isinstance(column, BytesColumn):
+        column.add(*_encoded(definition, value, row))
+    return definition, column
+
+
+def _plain(definition: TensorDef, values: Any) -> Any:
+    """Foreign containers to lists, arrays or Arrow arrays."""
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+    if isinstance(values, pa.Array):
+        if definition.kind in (Kind.TEXT, Kind.JSON) and _is_arrow_text(values.type):
+            return values
+        if isinstance(values, pa.FixedShapeTensorArray):
+            return values.to_numpy_ndarray()
+        primitive = pa.types.is_integer(values.type) or pa.types.is_floating(values.type)
+        if values.null_count == 0 and primitive:
+            return values.to_numpy(zero_copy_only=False)
+        return values.to_pylist()
+    if hasattr(values, "to_numpy") and hasattr(values, "tolist"):  # a pandas Series
+        array = values.to_numpy()
+        return array if array.dtype.kind in "biuf" and definition.kind is Kind.NUMERIC else _series_list(values)
+    if isinstance(values, (str, bytes, dict)) or not isinstance(values, Iterable):
+        raise InvalidInput(
+            f"tensor {definition.name!r}: extend() takes a list or array of samples, got {type(values).__name__} {_show(values)}; "
+            "use append() for one sample"
+        )
+    return values if isinstance(values, (list, np.ndarray)) else _array_or_list(values)
+
+
+def _array_or_list(values: Any) -> Any:
+    if hasattr(values, "__array__") and hasattr(values, "shape"):  # torch, tensorflow, jax
+        return np.asarray(values)
+    return list(values)
+
+
+def _series_list(values: Any) -> list[Any]:
+    """Values of a pandas Series, its missing ones as None."""
+    missing = values.isna().tolist()
+    return [None if m is True else v for v, m in zip(values.tolist(), missing, strict=True)]
+
+
+def _is_arrow_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+# -- numbers -----------------------------------------------------------------------------------------------------------
+
+
+def _numeric_batch(definition: TensorDef, values: Any, first_row: int) -> tuple[TensorDef, Column]:
+    if definition.is_label:
+        definition, values = _label_batch(definition, values, first_row)
+    if isinstance(values, np.ndarray) and values.dtype.kind in "biuf" and values.ndim >= 1:
+        definition = _typed(definition, values.dtype) if definition.dtype is None else definition
+        _check_shape(definition, values.shape[1:], first_row)
+        block = _cast(definition, values, first_row)
+        column = NumericColumn(block.dtype.name)
+        column.add_block(block, borrowed=np.shares_memory(block, values))
+        return definition, column
+    scalars = _scalar_block(values)
+    if scalars is not None:
+        return _numeric_batch(definition, scalars, first_row)
+    samples: list[Array | None] = []
+    for i, value in enumerate(values):
+        if value is None:
+            samples.append(None)
+            continue
+        definition, array = _numeric(definition, value, first_row + i)
+        samples.append(array)
+    definition = _typed(definition, np.float64) if definition.dtype is None and samples else definition
+    if definition.dtype is None:
+        return definition, NumericColumn("float64")
+    column = NumericColumn(definition.dtype)
+    for sample in samples:
+        column.add(sample)
+    return definition, column
+
+
+def _scalar_block(values: Any) -> Array | None:
+    """A list of plain Python numbers of one type as one array; ``None`` when it is anything else."""
+    if not isinstance(values, list) or not values:
+        return None
+    kinds = set(map(type, values))
+    if kinds == {bool} or kinds == {float} or kinds == {int}:
+        try:
+            return np.array(values, {bool: np.bool_, float: np.float64, int: np.int64}[kinds.pop()])
+        except OverflowError:
+            return None
+    return None
+
+
+def _numeric(definition: TensorDef, value: Any, row: int) -> tuple[TensorDef, Array]:
+    """One numeric sample as an array of the tensor's dtype."""
+    if isinstance(value, Sample):
+        value = value.array
+    try:
+        array = np.asarray(value)
+    except ValueError as e:
+        raise ShapeError(f"tensor {definition.name!r}, row {row}: the sample is ragged inside ({e}); give a rectangular array") from e
+    if array.dtype.kind not in "biuf":
+        raise DtypeError(
+            f"tensor {definition.name!r}, row {row}: {_show(value)} ({type(value).__name__}) is no numeric sample; "
+            f"the tensor has dtype {definition.dtype or 'numeric'}"
+        )
+    if definition.dtype is None:
+        definition = _typed(definition, array.dtype)
+    _check_shape(definition, array.shape, row)
+    cast = _cast(definition, array, row)
+    if cast is value or (isinstance(value, np.ndarray) and np.shares_memory(cast, value)):
+        cast = cast.copy()
+    return definition, cast
+
+
+def _typed(definition: TensorDef, dtype: Any) -> TensorDef:
+    name = np.dtype(dtype).name
+    if name not in NUMERIC_DTYPES:
+        raise DtypeError(f"tensor {definition.name!r}: dtype {name!r} cannot be stored; use one of {', '.join(NUMERIC_DTYPES)}")
+    return msgspec.structs.replace(definition, dtype=name)
+
+
+def _check_shape(definition: TensorDef, shape: tuple[int, ...], row: int) -> None:
+    declared, allowed = definition.shape, HTYPES[definition.htype].ndims
+    if allowed and len(shape) not in allowed:
+        raise ShapeError(
+            f"tensor {definition.name!r}, row {row}: a sample of htype {definition.htype!r} has "
+            f"{' or '.join(map(str, allowed))} dimensions, this one has shape {tuple(shape)}"
+        )
+    if declared is None:
+        return
+    fits = len(shape) == len(declared) and all(d is None or d == s for d, s in zip(declared, shape, strict=True))
+    if not fits:
+        raise ShapeError(
+            f"tensor {definition.name!r}, row {row}: a sample of shape {tuple(shape)} does not fit the declared shape {declared}; "
+            "create the tensor with None for dimensions that vary"
+        )
+
+
+def _cast(definition: TensorDef, array: Array, row: int) -> Array:
+    """To the tensor's dtype, refusing any change of value (float rounding to a narrower float is allowed)."""
+    target = np.dtype(definition.dtype)
+    if array.dtype == target:
+        return array if array.dtype.isnative else array.astype(target)
+    if np.can_cast(array.dtype, target, "safe") or (array.dtype.kind == target.kind == "f"):
+        with np.errstate(over="ignore"):
+            return array.astype(target)
+    where = f"tensor {definition.name!r}, row {row}"
+    if target.kind == "b" or (array.dtype.kind == "f" and target.kind in "iu"):
+        raise DtypeError(f"{where}: {array.dtype} does not fit dtype {target}; convert it first, e.g. value.astype({target.name!r})")
+    if array.dtype.kind in "iu" and target.kind in "iu" and array.size:
+        low, high = int(array.min()), int(array.max())
+        info = np.iinfo(target)
+        if low < info.min or high > info.max:
+            raise DtypeError(f"{where}: {low if low < info.min else high} is outside {target} [{info.min}, {info.max}]")
+    cast = array.astype(target)
+    if array.dtype.kind in "iu" and target.kind == "f" and array.size and not np.array_equal(cast.astype(array.dtype), array):
+        raise DtypeError(f"{where}: integers of {array.dtype} lose digits in {target}; create the tensor with dtype='float64' or 'int64'")
+    return cast
+
+
+# -- class labels ------------------------------------------------------------------------------------------------------
+
+
+def _labels(definition: TensorDef, value: Any, row: int) -> tuple[TensorDef, Any]:
+    """Class names to ids; ids are checked against the names there are."""
+    if isinstance(value, str):
+        definition = _with_classes(definition, [value], row)
+        return definition, np.asarray(definition.class_id(value), definition.dtype)
+    if isinstance(value, np.ndarray) and value.dtype.kind in "US":
+        value = value.tolist()
+        if isinstance(value, str):
+            return _labels(definition, value, row)
+    if isinstance(value, (list, tuple)) and value and all(isinstance(v, str) for v in value):
+        definition = _with_classes(definition, value, row)
+        return definition, np.asarray([definition.class_id(v) for v in value], definition.dtype)
+    if isinstance(value, (list, tuple)) and not value:
+        return definition, np.empty((0,), definition.dtype)
+    _check_ids(definition, value, row)
+    return definition, value
+
+
+def _with_classes(definition: TensorDef, names: Sequence[str], row: int) -> TensorDef:
+    if definition.open_labels:
+        return extend_class_names(definition, names)
+    for name in names:
+        try:
+            definition.class_id(name)
+        except UnknownClass as e:
+            raise UnknownClass(f"row {row}: {e}") from None
+    return definition
+
+
+def _check_ids(definition: TensorDef, ids: Any, row: int) -> None:
+    array = np.asarray(ids)
+    if array.dtype.kind not in "iu":
+        raise DtypeError(
+            f"tensor {definition.name!r}, row {row}: a class label is a name or an integer id, got {_show(ids)} ({array.dtype})"
+        )
+    names = definition.class_names or ()
+    if array.size and int(array.min()) < 0:
+        raise UnknownClass(f"tensor {definition.name!r}, row {row}: class id {int(array.min())} is negative")
+    if array.size and names and int(array.max()) >= len(names):
+        raise UnknownClass(
+            f"tensor {definition.name!r}, row {row}: class id {int(array.max())} has no name; the tensor has {len(names)} classes "
+            f"(ids 0 to {len(names) - 1}). To add one: ds[{definition.name!r}].add_class_names(…)"
+        )
+
+
+def _label_batch(definition: TensorDef, values: Any, first_row: int) -> tuple[TensorDef, Any]:
+    if isinstance(values, np.ndarray) and values.dtype.kind in "US":
+        values = values.tolist()
+    if isinstance(values, np.ndarray):
+        if values.dtype.kind in "iu":
+            _check_ids(definition, values, first_row)
+            return definition, values
+        values = values.tolist()
+    if values and all(type(v) is str for v in values):
+        definition = _with_classes(definition, list(dict.fromkeys(values)), first_row)
+        ids = {n: i for i, n in enumerate(definition.class_names or ())}
+        return definition, np.fromiter((ids[v] for v in values), definition.dtype, len(values))
+    if values and all(type(v) is int for v in values):
+        array = np.asarray(values)
+        _check_ids(definition, array, first_row)
+        return definition, array
+    out = []
+    for i, value in enumerate(values):
+        if value is None:
+            out.append(None)
+        else:
+            definition, label = _labels(definition, value, first_row + i)
+            out.append(label)
+    return definition, out
+
+
+# -- text and json -----------------------------------------------------------------------------------------------------
+
+
+def _text_batch(definition: TensorDef, values: Any, first_row: int, column: TextColumn) -> None:
+    if isinstance(values, pa.Array) and definition.kind is Kind.TEXT:
+        column.add_arrow(values.cast(pa.large_string()))
+        return
+    if isinstance(values, (pa.Array, np.ndarray)):
+        values = values.tolist()
+    if definition.kind is Kind.TEXT and all(type(v) is str for v in values):
+        column.add_list(list(values))
+        return
+    column.add_list([None if v is None else _text(definition, v, first_row + i) for i, v in enumerate(values)])
+
+
+def _text(definition: TensorDef, value: Any, row: int) -> str:
+    if definition.kind is Kind.TEXT:
+        if isinstance(value, np.ndarray) and value.size == 1 and value.dtype.kind in "UO":
+            value = value.item()
+        if isinstance(value, str):
+            return str(value)
+        raise DtypeError(f"tensor {definition.name!r}, row {row}: text is a str, got {_show(value)} ({type(value).__name__})")
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_json_default)
+    except (TypeError, ValueError) as e:
+        raise DtypeError(f"tensor {definition.name!r}, row {row}: {_show(value)} is no JSON value ({e})") from e
+
+
+def _json_default(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is not JSON serialisable")
+
+
+# -- images ------------------------------------------------------------------------------------------------------------
+
+
+def _encoded(definition: TensorDef, value: Any, row: int) -> tuple[bytes | None, tuple[int, ...] | None]:
+    """Encoded bytes and the shape they decode to: verbatim when already in the tensor's codec, else encoded."""
+    if value is None:
+        return None, None
+    codec = definition.compression
+    assert codec is not None
+    where = f"tensor {definition.name!r}, row {row}"
+    try:
+        if isinstance(value, Sample):
+            data = value.data
+            found = value.codec_of(data)
+            data = data if found == codec else encode(codec, decode(found, data), where)
+        elif isinstance(value, (bytes, memoryview, bytearray)):
+            data = bytes(value) if sniff(value) == codec else encode(codec, Sample(bytes(value)).array, where)
+        else:
+            data = encode(codec, _pixels(value, where), where)
+        shape = read_header(codec, data)
+    except BadSample as e:
+        raise BadSample(f"{where}: {e}. Leave the file out, or repair it") from e
+    _check_shape(definition, shape, row)
+    return data, shape
+
+
+def _pixels(value: Any, where: str) -> Array:
+    if isinstance(value, str):
+        raise DtypeError(f"{where}: got the str {_show(value)}; for an image file append lakefmt.read({_show(value)})")
+    try:
+        array = np.asarray(value)
+    except (ValueError, MissingExtra) as e:
+        raise ShapeError(f"{where}: {e}") from e
+    if array.dtype.kind not in "biuf":
+        raise DtypeError(f"{where}: {_show(value)} ({type(value).__name__}) is no image; give lakefmt.read(path) or a uint8 array")
+    if array.dtype.kind in "iu" and array.dtype != np.uint8 and array.size and 0 <= array.min() and array.max() <= 255:
+        array = array.astype(np.uint8)
+    return array
+
+
+def _show(value: Any) -> str:
+    text = repr(value) if not isinstance(value, Sized) or len(value) < 100 else f"{type(value).__name__} of {len(value)}"
+    return text if len(text) <= 60 else text[:57] + "…"

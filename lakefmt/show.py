@@ -1,0 +1,71 @@
+"""How datasets and views look in a terminal and in a notebook."""
+
+from __future__ import annotations
+
+import html
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+from lakefmt.rowset import Rowset
+from lakefmt.versioning.records import version_id
+
+_COLUMNS = ("tensor", "htype", "shape", "dtype", "compression")
+
+
+def _table(rowset: Rowset) -> list[tuple[str, ...]]:
+    rows = []
+    for name, tensor in rowset.tensors.items():
+        dtype = tensor.dtype
+        label = "str" if tensor.htype == "text" else "json" if tensor.htype == "json" else "-" if dtype is None else dtype.name
+        shape = tensor.shape if len(rowset) <= 10_000 or not getattr(rowset, "is_view", False) else None
+        shown = "?" if shape is None else f"({', '.join('…' if d is None else str(d) for d in shape)}{',' if len(shape) == 1 else ''})"
+        rows.append((name, tensor.htype, shown, label, tensor.sample_compression or "-"))
+    return rows
+
+
+def _title(rowset: Any) -> str:
+    rows = len(rowset)
+    count = f"{rows:,} row{'' if rows == 1 else 's'}"
+    if getattr(rowset, "is_view", False):
+        query = getattr(rowset, "query_text", None)
+        return f"View({count}, version {rowset.version_id}" + (f", query={query!r})" if query else ")")
+    where = f"branch {rowset.branch!r}" if rowset.branch else f"version {rowset.version_id}, read-only"
+    return f"Dataset({rowset.path!r}, {count}, {where})"
+
+
+def describe(rowset: Rowset) -> str:
+    """A title line and a table of tensors."""
+    return "\n".join([_title(rowset), *_lines([_COLUMNS, *_table(rowset)])]) if rowset.tensors else _title(rowset)
+
+
+def _lines(rows: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
+    text = ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows]
+    return [text[0], "  ".join("-" * w for w in widths), *text[1:]]
+
+
+def describe_html(rowset: Rowset) -> str:
+    """The same for a notebook."""
+    head = "".join(f"<th style='text-align:left'>{c}</th>" for c in _COLUMNS)
+    body = "".join("<tr>" + "".join(f"<td style='text-align:left'>{html.escape(c)}</td>" for c in r) + "</tr>" for r in _table(rowset))
+    return f"<div><b>{html.escape(_title(rowset))}</b><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+
+
+def print_summary(rowset: Rowset) -> None:
+    """Print what ``repr`` shows."""
+    sys.stdout.write(describe(rowset) + "\n")
+
+
+def print_log(dataset: Any) -> None:
+    """Print the named versions, newest first."""
+    where = f"branch {dataset.branch}" if dataset.branch else f"version {dataset.version_id}"
+    lines = [f"{dataset.path} ({where})", ""]
+    for head in dataset.history():
+        if head.named:
+            when = datetime.fromtimestamp(head.ts_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+            lines += [
+                f"commit {version_id(head.branch, head.v)}", f"  author  {head.author}", f"  time    {when}",
+                f"  message {head.message or ''}", f"  rows    {head.rows:,}", "",
+            ]  # fmt: skip
+    sys.stdout.write("\n".join(lines) + "\n")

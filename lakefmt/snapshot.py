@@ -1,0 +1,371 @@
+"""Rows of one version, by position: which fragment a row is in, and its samples with updates applied.
+
+Positions count live rows. A position becomes (fragment, row offset) by a search over cumulative counts; where rows of a
+fragment were deleted, through the list of offsets that remain.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lakefmt.cells import Array, Cells, Dense, Rows
+from lakefmt.errors import Corrupt, NoSuchTensor, nearest
+from lakefmt.fragment.columns import Shape
+from lakefmt.fragment.meta import Field, Fragment, Layout, Slice
+from lakefmt.fragment.read import DECODED_NBYTES_MAX, FileReader, missing_cells, place
+from lakefmt.htypes import Kind, TensorDef
+from lakefmt.versioning.records import Version
+
+#: Rows this wide are copied one by one when they come from several pages; narrower ones by vectorised indexing.
+_WIDE_NBYTES = 2048
+#: Bytes of mapped files a handle lets stay resident before it tells the kernel to forget them (they stay in its page cache).
+RESIDENT_NBYTES_MAX = 256 << 20
+#: What touching a mapped page costs in residency: the kernel maps this much around it.
+_FAULT_NBYTES = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class _Flat:
+    """A tensor that lies flat in every fragment: its pages over mapped memory, and the physical row each begins with."""
+
+    pages: list[Array]
+    first_row: Rows
+
+
+class Snapshot:
+    """A ``RowSource`` over one version. Immutable, safe among threads, picklable."""
+
+    def __init__(self, reader: FileReader, version: Version, url: str) -> None:
+        self.reader = reader
+        self.version = version
+        self.url = url
+        self.definitions: Mapping[str, TensorDef] = {t.name: t for t in version.state.tensors}
+        self.fragments = version.state.fragments
+        live = np.array([f.live for f in self.fragments], np.int64)
+        self._starts = np.concatenate(([0], np.cumsum(live)))
+        self._rows = int(self._starts[-1])
+        physical = np.array([f.rows for f in self.fragments], np.int64)
+        self._physical = np.concatenate(([0], np.cumsum(physical)))
+        self._has_deletes = any(f.deleted for f in self.fragments)
+        self._reset()
+
+    def _reset(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._flat: dict[str, _Flat | None] = {}
+        self._remaining: dict[str, Rows] = {}
+        self._uniform: dict[str, tuple[Shape, str] | None] = {}
+        self._touched_nbytes = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"reader": self.reader, "version": self.version, "url": self.url}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["reader"], state["version"], state["url"])  # type: ignore[misc]
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def definition(self, name: str) -> TensorDef:
+        """A tensor by name.
+
+        Raises:
+            NoSuchTensor: there is none.
+        """
+        try:
+            return self.definitions[name]
+        except KeyError:
+            raise NoSuchTensor(f"{self.url} has no tensor {name!r}; {nearest(name, self.definitions)}") from None
+
+    # -- positions -----------------------------------------------------------------------------------------------------
+
+    def locate(self, rows: Rows) -> tuple[Rows, Rows]:
+        """Index of the fragment and row offset in it, of each position."""
+        if len(self.fragments) == 1:
+            index = np.zeros(len(rows), np.int64)
+        else:
+            index = np.searchsorted(self._starts, rows, side="right") - 1
+        offsets = rows - self._starts[index]
+        if self._has_deletes:
+            for i in np.unique(index).tolist():
+                fragment = self.fragments[i]
+                if fragment.deleted:
+                    here = index == i
+                    offsets[here] = self.remaining(fragment)[offsets[here]]
+        return index, offsets
+
+    def remaining(self, fragment: Fragment) -> Rows:
+        """Offsets of the rows of a fragment that are not deleted, ascending."""
+        found = self._remaining.get(fragment.id)
+        if found is None:
+            keep = np.ones(fragment.rows, bool)
+            if fragment.deleted:
+                keep[self.offsets(fragment.deleted, fragment)] = False
+            found = np.flatnonzero(keep)
+            if len(found) != fragment.live:
+                raise Corrupt(f"{self.url}: the deletions of fragment {fragment.id} do not add up; restore {fragment.deleted}")
+            self._remaining[fragment.id] = found
+        return found
+
+    def offsets(self, part: Slice, fragment: Fragment) -> Rows:
+        """Row offsets listed for a fragment in a deletion or overlay file."""
+        offsets = self.reader.offsets(part.file)[part.start : part.start + part.count]
+        if len(offsets) != part.count or (part.count and (offsets.min() < 0 or offsets.max() >= fragment.rows)):
+            raise Corrupt(f"{self.url}/{part.file.key}: its row offsets do not fit fragment {fragment.id}; restore the file")
+        return offsets
+
+    def row_ids(self, rows: Rows) -> Rows:
+        """Stable row ids of these positions."""
+        index, offsets = self.locate(rows)
+        first = np.array([f.first_id for f in self.fragments], np.int64)
+        return first[index] + offsets if len(rows) else np.empty(0, np.int64)
+
+    def _by_fragment(self, rows: Rows) -> Iterator[tuple[Fragment, Rows, Rows]]:
+        """Each fragment concerned, where its rows go in the answer, and their offsets."""
+        index, offsets = self.locate(rows)
+        if len(self.fragments) == 1 or (len(index) and bool((index == index[0]).all())):
+            if len(rows):
+                yield self.fragments[int(index[0])], np.arange(len(rows)), offsets
+            return
+        order = np.argsort(index, kind="stable")
+        cuts = np.flatnonzero(np.diff(index[order])) + 1
+        for at in np.split(order, cuts):
+            if len(at):
+                yield self.fragments[int(index[at[0]])], at, offsets[at]
+
+    # -- samples -------------------------------------------------------------------------------------------------------
+
+    def gather(self, name: str, rows: Rows, out: Array | None = None) -> Cells:
+        """Samples of a tensor at some positions; see ``RowSource.gather``."""
+        self._after_fork()
+        definition = self.definition(name)
+        rows = np.asarray(rows, np.int64)
+        uniform = self.uniform(name)
+        if uniform is not None:
+            shape, dtype = uniform
+            if out is None:
+                out = np.empty((len(rows), *shape), dtype)
+            if self._gather_flat(name, rows, out):
+                return Dense(out)
+        parts = [(at, self._fragment_cells(definition, f, o)) for f, at, o in self._by_fragment(rows)]
+        cells = place(definition, len(rows), parts) if parts else missing_cells(definition, 0)
+        if uniform is not None and out is not None:
+            if len(rows):
+                out[...] = cells.values if isinstance(cells, Dense) else np.stack(cells.values)
+            return Dense(out)
+        return cells
+
+    def _fragment_cells(self, definition: TensorDef, fragment: Fragment, offsets: Rows) -> Cells:
+        cells = self.reader.cells(definition, fragment.files, offsets)
+        overlays = fragment.overlays_of(definition.id)
+        if not overlays:
+            return cells
+        parts: list[tuple[Rows, Cells]] = [(np.arange(len(offsets)), cells)]
+        for overlay in overlays:
+            changed = self.offsets(overlay.at, fragment)
+            at = np.searchsorted(changed, offsets)
+            hit = np.flatnonzero((at < len(changed)) & (changed[np.minimum(at, len(changed) - 1)] == offsets))
+            if len(hit):
+                parts.append((hit, self.reader.cells(definition, overlay.files, at[hit] + overlay.at.start)))
+        return place(definition, len(offsets), parts)
+
+    def shapes(self, name: str, rows: Rows) -> list[Shape | None]:
+        """Shapes of samples, without reading or decoding them; ``None`` for the missing."""
+        definition = self.definition(name)
+        out: list[Shape | None] = [None] * len(rows)
+        for fragment, at, offsets in self._by_fragment(np.asarray(rows, np.int64)):
+            for i, shape in zip(at.tolist(), self._fragment_shapes(definition, fragment, offsets), strict=True):
+                out[i] = shape
+        return out
+
+    def _fragment_shapes(self, definition: TensorDef, fragment: Fragment, offsets: Rows) -> list[Shape | None]:
+        if definition.kind in (Kind.TEXT, Kind.JSON):
+            return [()] * len(offsets)
+        out: list[Shape | None] = [None] * len(offsets)
+        found = fragment.field(definition.id)
+        if found is not None:
+            inside = np.flatnonzero(offsets < found[1].rows)
+            for i, shape in zip(inside.tolist(), self.reader.shapes(fragment.files, found[1], offsets[inside]), strict=True):
+                out[i] = shape
+        for overlay in fragment.overlays_of(definition.id):
+            changed = {int(o): i for i, o in enumerate(self.offsets(overlay.at, fragment))}
+            entry = next(e for f in overlay.files for e in f.fields if e.id == definition.id)
+            hits = [i for i, o in enumerate(offsets.tolist()) if o in changed]
+            new = np.array([changed[int(offsets[i])] + overlay.at.start for i in hits], np.int64)
+            for i, shape in zip(hits, self.reader.shapes(overlay.files, entry, new), strict=True):
+                out[i] = shape
+        return out
+
+    # -- flat tensors --------------------------------------------------------------------------------------------------
+
+    def _gather_flat(self, name: str, rows: Rows, out: Array) -> bool:
+        """Fill ``out`` straight from mapped pages; False when this tensor does not lie so."""
+        flat = self._flat_of(name)
+        if flat is None:
+            return False
+        physical = rows
+        if self._has_deletes:
+            index, offsets = self.locate(rows)
+            physical = self._physical[index] + offsets
+        self._account(len(rows), out.nbytes)
+        if len(flat.pages) == 1:
+            np.take(flat.pages[0], physical, axis=0, out=out, mode="clip")
+            return True
+        page = np.searchsorted(flat.first_row, physical, side="right") - 1
+        inside = physical - flat.first_row[page]
+        if len(rows) and out.nbytes // len(rows) >= _WIDE_NBYTES:
+            pages = flat.pages
+            for i, (p, r) in enumerate(zip(page.tolist(), inside.tolist(), strict=True)):
+                out[i] = pages[p][r]
+            return True
+        for p in np.unique(page).tolist():
+            here = np.flatnonzero(page == p)
+            out[here] = flat.pages[p][inside[here]]
+        return True
+
+    def _flat_of(self, name: str) -> _Flat | None:
+        if name in self._flat:
+            return self._flat[name]
+        flat = self._find_flat(self.definitions[name])
+        self._flat[name] = flat
+        return flat
+
+    def _find_flat(self, definition: TensorDef) -> _Flat | None:
+        pages: list[Array] = []
+        first: list[int] = []
+        row = 0
+        for fragment in self.fragments:
+            found = fragment.field(definition.id)
+            if found is None or found[1].layout is not Layout.FLAT or fragment.overlays_of(definition.id):
+                return None
+            views = self.reader.flat_pages(definition, *found)
+            if views is None:
+                return None
+            for view in views:
+                pages.append(view)
+                first.append(row)
+                row += len(view)
+        return _Flat(pages, np.asarray(first, np.int64)) if pages else None
+
+    def _account(self, rows: int, nbytes: int) -> None:
+        """Keep mapped pages from piling up in this process's memory."""
+        self._touched_nbytes += max(nbytes, rows * _FAULT_NBYTES)
+        if self._touched_nbytes > RESIDENT_NBYTES_MAX:
+            self._touched_nbytes = 0
+            self.reader.store.forget_pages()
+
+    # -- facts ---------------------------------------------------------------------------------------------------------
+
+    def entries(self, name: str) -> Iterator[tuple[Fragment, Field | None]]:
+        """Each fragment's entry of a tensor, then those of its overlays."""
+        field_id = self.definition(name).id
+        for fragment in self.fragments:
+            found = fragment.field(field_id)
+            yield fragment, found[1] if found else None
+            for overlay in fragment.overlays_of(field_id):
+                yield fragment, next(e for f in overlay.files for e in f.fields if e.id == field_id)
+
+    def uniform(self, name: str) -> tuple[Shape, str] | None:
+        """``(shape, dtype)`` when every sample is there, numeric and of one shape."""
+        if name not in self._uniform:
+            self._uniform[name] = self._find_uniform(name)
+        return self._uniform[name]
+
+    def _find_uniform(self, name: str) -> tuple[Shape, str] | None:
+        definition = self.definition(name)
+        if definition.kind is not Kind.NUMERIC or definition.dtype is None:
+            return None
+        shapes: set[Shape | None] = set()
+        for fragment, entry in self.entries(name):
+            whole = entry is not None and (entry.rows >= fragment.rows or bool(fragment.overlays_of(definition.id)))
+            shapes.add(entry.shape if entry is not None and whole and entry.missing == 0 else None)
+            if len(shapes) > 1 or None in shapes:
+                return None
+            short = fragment.field(definition.id)
+            if short is None or short[1].rows < fragment.rows:
+                return None
+        shape = shapes.pop() if shapes else definition.fixed_shape
+        return None if shape is None else (shape, definition.dtype)
+
+    def ndims(self, name: str) -> tuple[int, int] | None:
+        """Least and greatest number of dimensions of the samples present; ``None`` when there are none."""
+        bounds = [
+            (e.ndim_min, e.ndim_max) for _, e in self.entries(name) if e is not None and e.rows > e.missing
+        ]
+        return (min(b[0] for b in bounds), max(b[1] for b in bounds)) if bounds else None
+
+    def shape_bounds(self, name: str) -> tuple[Shape, Shape] | None:
+        """Least and greatest extent of each dimension, when all samples have as many dimensions."""
+        mins, maxs = [], []
+        for _, entry in self.entries(name):
+            if entry is None or entry.rows == entry.missing:
+                continue
+            if entry.shape_min is None or entry.shape_max is None:
+                return None
+            mins.append(entry.shape_min)
+            maxs.append(entry.shape_max)
+        if not mins or len({len(m) for m in mins}) > 1:
+            return None
+        return tuple(map(min, zip(*mins, strict=True))), tuple(map(max, zip(*maxs, strict=True)))
+
+    def any_missing(self, name: str) -> bool:
+        """Whether some sample of the tensor may be missing."""
+        return any(e is None or e.missing > 0 or e.rows < f.rows for f, e in self._bases(name)) or any(
+            e is not None and e.missing > 0 for _, e in self.entries(name)
+        )
+
+    def _bases(self, name: str) -> Iterator[tuple[Fragment, Field | None]]:
+        field_id = self.definition(name).id
+        for fragment in self.fragments:
+            found = fragment.field(field_id)
+            yield fragment, found[1] if found else None
+
+    def tensor_rows(self, name: str) -> int:
+        """Length of a tensor: rows up to its last one written (a short tensor has fewer than the dataset)."""
+        for i in range(len(self.fragments) - 1, -1, -1):
+            fragment = self.fragments[i]
+            found = fragment.field(self.definition(name).id)
+            ends = [found[1].rows] if found and found[1].rows else []
+            ends += [int(self.offsets(o.at, fragment).max()) + 1 for o in fragment.overlays_of(self.definition(name).id)]
+            if ends:
+                end = max(ends)
+                inside = end if not fragment.deleted else int(np.searchsorted(self.remaining(fragment), end))
+                return int(self._starts[i]) + inside
+        return 0
+
+    def unit_rows(self) -> int:
+        """Rows of a typical fragment: what is cheapest to read together."""
+        return max(1, int(np.median([f.rows for f in self.fragments]))) if self.fragments else 1
+
+    def mean_nbytes(self, name: str) -> float:
+        """Mean stored bytes of a sample."""
+        entries = [e for _, e in self.entries(name) if e is not None]
+        rows = sum(e.rows for e in entries)
+        return sum(e.nbytes for e in entries) / rows if rows else 0.0
+
+    def is_local(self) -> bool:
+        """Whether any row can be read as cheaply as the next: mapped files, and light columns that fit the cache."""
+        light = sum(
+            e.nbytes
+            for f in self.fragments
+            for file in f.files
+            for e in file.fields
+            if e.layout in (Layout.TEXT, Layout.LISTS, Layout.SCALAR)
+        )
+        return self.reader.store.is_local and light <= DECODED_NBYTES_MAX
+
+    def identity(self) -> dict[str, Any]:
+        """What names exactly these rows."""
+        return {"dataset": self.version.head.dataset, "version": self.version.id}
+
+    def _after_fork(self) -> None:
+        if self._pid != os.getpid():
+            self._reset()
+            self.reader.after_fork()
+

@@ -1,0 +1,22 @@
+"""Where objects live: one small port, one adapter a backend."""
+
+from lakefmt.storage.address import Address, open_store, parse_address
+from lakefmt.storage.generic import FsspecStore
+from lakefmt.storage.local import LocalStore
+from lakefmt.storage.memory import MemoryStore
+from lakefmt.storage.port import Bytes, Entry, Range, Store, Writer, probe_put_if_absent
+
+__all__ = [
+    "Address",
+    "Bytes",
+    "Entry",
+    "FsspecStore",
+    "LocalStore",
+    "MemoryStore",
+    "Range",
+    "Store",
+    "Writer",
+    "open_store",
+    "parse_address",
+    "probe_put_if_absent",
+]

@@ -1,0 +1,97 @@
+"""Addresses: what a user may write for a dataset, and the store it names.
+
+``path``, ``file://``, ``mem://name``, ``hub://org/name`` and every fsspec URL, optionally followed by ``@branch``,
+``@version`` or ``/.queries/<view>``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from lakefmt.errors import InvalidInput
+from lakefmt.storage.generic import FsspecStore
+from lakefmt.storage.local import LocalStore
+from lakefmt.storage.memory import MemoryStore
+from lakefmt.storage.port import Store
+
+QUERIES = "/.queries/"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A parsed address: the dataset's ``base``, and the version or the saved view in it, if any."""
+
+    base: str
+    at: str | None = None
+    view: str | None = None
+
+    def __str__(self) -> str:
+        return self.base + (f"@{self.at}" if self.at else "") + (f"{QUERIES}{self.view}" if self.view else "")
+
+
+def parse_address(path: str | os.PathLike[str]) -> Address:
+    """Take an address apart.
+
+    Raises:
+        InvalidInput: it is empty, or names an empty version or view.
+    """
+    text = os.fspath(path)
+    if not isinstance(text, str) or not text.strip():
+        raise InvalidInput(f"{path!r} is no dataset address: give a path or a URL such as hub://me/name or s3://bucket/name")
+    base, found, view = text.rstrip("/").partition(QUERIES)
+    if found and (not view or "/" in view):
+        raise InvalidInput(f"{text!r}: a saved view is addressed as <dataset>{QUERIES}<id>")
+    head, at = _split_version(base)
+    return Address(head, at, view if found else None)
+
+
+def _split_version(base: str) -> tuple[str, str | None]:
+    """``…/name@at`` -> (``…/name``, ``at``): the last @ of the last part; user:pw@host of a URL is left alone."""
+    folder, slash, name = base.rpartition("/")
+    head, sep, at = name.rpartition("@")
+    if not sep or not head:
+        # a branch name may itself hold slashes: look for name@branch/with/slash
+        scheme_end = base.find("://") + 3 if "://" in base else 0
+        at_sign = base.find("@", scheme_end)
+        if at_sign > 0 and "://" not in base and os.path.basename(base[:at_sign]):
+            return base[:at_sign], base[at_sign + 1 :]
+        return base, None
+    if not at:
+        raise InvalidInput(f"{base!r} names an empty version after '@'; leave the '@' out or name a branch or version")
+    return folder + slash + head, at
+
+
+def hub_root() -> str:
+    """Where ``hub://`` addresses live: ``$LAKEFMT_HUB`` (any URL), else a folder in the user's data directory."""
+    configured = os.environ.get("LAKEFMT_HUB")
+    if configured:
+        return configured
+    home = os.path.expanduser("~")
+    if sys.platform == "darwin":
+        data = os.path.join(home, "Library", "Application Support")
+    elif sys.platform == "win32":
+        data = os.environ.get("LOCALAPPDATA") or os.path.join(home, "AppData", "Local")
+    else:
+        data = os.environ.get("XDG_DATA_HOME") or os.path.join(home, ".local", "share")
+    return os.path.join(data, "lakefmt", "hub")
+
+
+def open_store(base: str, storage_options: dict[str, Any] | None = None) -> Store:
+    """The store that an address's base names."""
+    scheme, sep, rest = base.partition("://")
+    if not sep:
+        return LocalStore(os.path.expanduser(base))
+    if scheme == "hub":
+        org, _, name = rest.partition("/")
+        if not org or not name:
+            raise InvalidInput(f"{base!r}: a hub address is hub://<org>/<dataset>")
+        root = hub_root()
+        return open_store(f"{root.rstrip('/')}/{rest}", storage_options)
+    if scheme in ("file", "local"):
+        return LocalStore(rest)
+    if scheme in ("mem", "memory"):
+        return MemoryStore(rest)
+    return FsspecStore(base, storage_options)

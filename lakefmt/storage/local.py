@@ -1,0 +1,197 @@
+"""Local disk.
+
+An object is written to a temporary file in the folder it will live in, flushed to the device, and then given its name: by
+``os.link`` where it must be created only once (the one primitive that is atomic, refuses an existing name and never shows
+half a file), by ``os.replace`` otherwise. Then the folder is flushed, so that the name survives a power cut too.
+Reads map the file: objects never change, and a mapping outlives the removal of the name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import mmap
+import os
+import threading
+import uuid
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from lakefmt.errors import NoSuchObject, StoreError
+from lakefmt.storage.port import Bytes, Entry, Range, Store, Writer
+
+#: Mappings kept open; each costs a file descriptor's worth of kernel memory, not its bytes.
+MAPPINGS_MAX = 2048
+_TEMP_PREFIX = ".tmp-"
+
+
+class LocalStore(Store):
+    """A folder of the local file system."""
+
+    is_local = True
+
+    def __init__(self, root: str) -> None:
+        self.root = os.path.abspath(root)
+        self.url = self.root
+        self._maps: OrderedDict[str, memoryview] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"root": self.root}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["root"])  # type: ignore[misc]
+
+    def _path(self, key: str) -> str:
+        return os.path.join(self.root, key)
+
+    def local_path(self, key: str) -> str:
+        return self._path(key)
+
+    def get(self, key: str) -> bytes:
+        with self._errors(key), open(self._path(key), "rb") as f:
+            return f.read()
+
+    def get_range(self, key: str, start: int, length: int) -> Bytes:
+        view = self.map(key)
+        if start < 0:
+            start = max(0, len(view) + start)
+        return view[start : start + length]
+
+    def get_ranges(self, ranges: Sequence[Range]) -> list[Bytes]:
+        return [self.get_range(r.key, r.start, r.length) for r in ranges]
+
+    def map(self, key: str) -> memoryview:
+        with self._lock:
+            view = self._maps.get(key)
+            if view is not None:
+                self._maps.move_to_end(key)
+                return view
+        with self._errors(key), open(self._path(key), "rb") as f:
+            size = os.fstat(f.fileno()).st_size
+            view = memoryview(mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)) if size else memoryview(b"")
+        with self._lock:
+            self._maps[key] = view
+            while len(self._maps) > MAPPINGS_MAX:
+                self._maps.popitem(last=False)
+        return view
+
+    def forget_pages(self) -> None:
+        advice = getattr(mmap, "MADV_DONTNEED", None)
+        if advice is None:
+            return
+        with self._lock:
+            for view in self._maps.values():
+                if isinstance(view.obj, mmap.mmap):
+                    view.obj.madvise(advice)
+
+    def release(self) -> None:
+        with self._lock:
+            self._maps.clear()
+
+    def put(self, key: str, data: Bytes) -> None:
+        with self.writer(key) as w:
+            w.write(data)
+
+    def put_if_absent(self, key: str, data: Bytes) -> bool:
+        writer = _LocalWriter(self._path(key), self.url, replace=False)
+        with self._errors(key):
+            writer.write(data)
+            return writer.link()
+
+    def writer(self, key: str) -> Writer:
+        with self._errors(key):
+            return _LocalWriter(self._path(key), self.url, replace=True)
+
+    def list(self, prefix: str) -> Iterator[Entry]:
+        top = self._path(prefix)
+        for folder, _, names in os.walk(top):
+            for name in names:
+                if name.startswith(_TEMP_PREFIX):
+                    continue
+                path = os.path.join(folder, name)
+                with contextlib.suppress(FileNotFoundError):  # removed since it was listed
+                    st = os.stat(path)
+                    yield Entry(os.path.relpath(path, self.root).replace(os.sep, "/"), st.st_size, st.st_mtime)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            with self._lock:
+                self._maps.pop(key, None)
+            with self._errors(key), contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path(key))
+
+    @contextlib.contextmanager
+    def _errors(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as e:
+            raise NoSuchObject(f"{self.url}: no object {key!r}") from e
+        except StoreError:
+            raise
+        except OSError as e:
+            hint = "the disk is full" if e.errno == errno.ENOSPC else e.strerror or type(e).__name__
+            raise StoreError(e.errno or 0, f"{self.url}: {key!r}: {hint}") from e
+
+
+class _LocalWriter(Writer):
+    """Temporary file in the target folder, then a name."""
+
+    def __init__(self, path: str, url: str, *, replace: bool) -> None:
+        self._path, self._url, self._replace = path, url, replace
+        folder = os.path.dirname(path)
+        self._temp = os.path.join(folder, f"{_TEMP_PREFIX}{uuid.uuid4().hex}")
+        try:
+            self._file = open(self._temp, "wb", buffering=0)  # noqa: SIM115  closed by close/abort
+        except FileNotFoundError:
+            os.makedirs(folder, exist_ok=True)
+            self._file = open(self._temp, "wb", buffering=0)  # noqa: SIM115
+
+    def write(self, data: Bytes) -> int:
+        view = memoryview(data).cast("B") if not isinstance(data, bytes) else memoryview(data)
+        done = 0
+        while done < len(view):  # an unbuffered write may be short
+            done += self._file.write(view[done:]) or 0
+        return done
+
+    def close(self) -> None:
+        self._sync()
+        os.replace(self._temp, self._path)
+        _sync_folder(os.path.dirname(self._path))
+
+    def link(self) -> bool:
+        """Give the file its name unless the name is taken; answer whether it was free."""
+        try:
+            self._sync()
+            os.link(self._temp, self._path)
+        except FileExistsError:
+            return False
+        except OSError as e:
+            if e.errno in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
+                raise StoreError(
+                    e.errno, f"{self._url}: this file system has no hard links, so commits could be lost; use another disk"
+                ) from e
+            raise
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._temp)
+        _sync_folder(os.path.dirname(self._path))
+        return True
+
+    def abort(self) -> None:
+        self._file.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._temp)
+
+    def _sync(self) -> None:
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+
+def _sync_folder(folder: str) -> None:
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,525 @@
+"""The write path of one handle: buffers appended rows and updates, and turns them into versions.
+
+Every public operation checks its input first and changes nothing when the check fails. A flush writes the files, then commits
+one version; if the commit fails the rows stay buffered and the files are orphans, removed by a later expiry.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from lakefmt.cells import Rows
+from lakefmt.errors import (
+    AlreadyExists,
+    Conflict,
+    InvalidInput,
+    NoSuchTensor,
+    ReadOnly,
+    UnequalLengths,
+    nearest,
+)
+from lakefmt.fragment.columns import Column, NumericColumn, missing_column, new_column
+from lakefmt.fragment.meta import ColumnFile, Fragment, Overlay, Slice
+from lakefmt.fragment.read import FileReader
+from lakefmt.fragment.write import new_key, put_light, write_files
+from lakefmt.htypes import TensorDef, define_tensor, extend_class_names
+from lakefmt.pending import Live, Pending, Tail, extended
+from lakefmt.samples import prepare_batch, prepare_sample
+from lakefmt.snapshot import Snapshot
+from lakefmt.versioning.changes import (
+    AddTensor,
+    Append,
+    Change,
+    Delete,
+    EditTensor,
+    Name,
+    SetInfo,
+    Update,
+    WriteColumn,
+)
+from lakefmt.versioning.log import Log, Transaction
+from lakefmt.versioning.records import State, Version
+
+#: Bytes buffered before they are written, and so the size of a fragment. Bounds the memory of a writer.
+FRAGMENT_NBYTES = 128 << 20
+#: Rows prepared at a time when a list is too long to prepare at once.
+_STEP_ROWS = 256
+
+
+class Writer:
+    """Buffer and commits of one handle. Thread-safe."""
+
+    def __init__(self, log: Log, version: Version, reader: FileReader, url: str) -> None:
+        self.log = log
+        self.reader = reader
+        self.url = url
+        self.lock = threading.RLock()
+        self.pending = Pending()
+        self._pid = os.getpid()
+        self.move_to(version)
+
+    def move_to(self, version: Version) -> None:
+        """Stand on a version. Nothing may be pending."""
+        self.version = version
+        self.snapshot = Snapshot(self.reader, version, self.url)
+        self._lengths: dict[int, int] = {}
+
+    # -- what is there -------------------------------------------------------------------------------------------------
+
+    def definitions(self) -> dict[str, TensorDef]:
+        """Tensors by name, with what pending samples have added to them."""
+        edited = self.pending.definitions
+        return {t.name: edited.get(t.id, t) for t in self.version.state.tensors} if edited else dict(self.snapshot.definitions)
+
+    def definition(self, name: str) -> TensorDef:
+        found = self.snapshot.definitions.get(name)
+        if found is None:
+            raise NoSuchTensor(
+                f"{self.url} has no tensor {name!r}; {nearest(name, self.snapshot.definitions)} "
+                f"(create_tensor({name!r}, …) makes it)"
+            )
+        return self.pending.definitions.get(found.id, found)
+
+    def live(self) -> Live | Snapshot:
+        """The rows as this handle sees them now."""
+        return Live(self.snapshot, self.pending, self.definitions()) if self.pending else self.snapshot
+
+    @property
+    def rows(self) -> int:
+        return self.pending.rows(len(self.snapshot))
+
+    def tensor_rows(self, name: str) -> int:
+        """Length of one tensor."""
+        definition = self.definition(name)
+        tail = self.pending.tails.get(definition.id)
+        return tail.end if tail is not None else self._stored_rows(definition)
+
+    def _stored_rows(self, definition: TensorDef) -> int:
+        if definition.id not in self._lengths:
+            self._lengths[definition.id] = self.snapshot.tensor_rows(definition.name)
+        return self._lengths[definition.id]
+
+    # -- appending -----------------------------------------------------------------------------------------------------
+
+    def append(self, row: Mapping[str, Any], *, skip_ok: bool = False, append_empty: bool = False) -> None:
+        """One row. All of it is accepted, or none."""
+        with self.lock:
+            names = self._row_names(row, skip_ok=skip_ok, append_empty=append_empty)
+            at = self.rows
+            prepared = [prepare_sample(self.definition(n), row.get(n), row=at) for n in names]
+            self._accept(prepared, at)
+
+    def extend(self, columns: Any, *, skip_ok: bool = False, append_empty: bool = False) -> None:
+        """Many rows. All of them are accepted, or none."""
+        with self.lock:
+            table = as_columns(columns)
+            names = self._row_names(table, skip_ok=skip_ok, append_empty=append_empty)
+            lengths = {n: len(table[n]) for n in names if n in table}
+            if len(set(lengths.values())) > 1:
+                raise UnequalLengths(f"extend(): columns differ in length: {lengths}; give every tensor as many samples")
+            if not lengths or not next(iter(lengths.values())):
+                return
+            rows = next(iter(lengths.values()))
+            values = {n: table[n] if n in table else [None] * rows for n in names}
+            self._extend(values, rows, self.rows)
+
+    def extend_tensor(self, name: str, values: Any) -> None:
+        """Samples for one tensor, after its last one; other tensors may be shorter or longer."""
+        with self.lock:
+            if not hasattr(values, "__len__"):
+                values = list(values)
+            if len(values):
+                self._extend({name: values}, len(values), self.tensor_rows(name))
+
+    def append_tensor(self, name: str, value: Any) -> None:
+        """One sample for one tensor, after its last one."""
+        with self.lock:
+            at = self.tensor_rows(name)
+            self._accept([prepare_sample(self.definition(name), value, row=at)], at)
+
+    def _row_names(self, given: Mapping[str, Any], *, skip_ok: bool, append_empty: bool) -> list[str]:
+        if not isinstance(given, Mapping):
+            raise InvalidInput(f"a row is a dict of tensor name to sample, got {type(given).__name__}")
+        known = self.snapshot.definitions
+        for name in given:
+            if name not in known:
+                self.definition(name)  # raises
+        absent = [n for n in known if n not in given]
+        if absent and not (skip_ok or append_empty):
+            raise NoSuchTensor(
+                f"the row has no sample for {', '.join(map(repr, absent))}; give it (None for a missing one), or pass "
+                "append_empty=True to store missing samples, or skip_ok=True to leave these tensors shorter"
+            )
+        return list(known) if append_empty else [n for n in known if n in given]
+
+    def _accept(self, prepared: Sequence[tuple[TensorDef, Column]], at: int) -> None:
+        """Take checked samples into the buffer, beginning at row ``at``."""
+        for definition, column in prepared:
+            tail = self.pending.tails.get(definition.id)
+            self.pending.tails[definition.id] = extended(tail, at, column, definition)
+            self._note(definition)
+        if self.pending.nbytes >= FRAGMENT_NBYTES:
+            self.flush()
+
+    def _note(self, definition: TensorDef) -> None:
+        """Remember what samples added to a definition (a dtype, class names)."""
+        if definition is not self.snapshot.definitions.get(definition.name):
+            self.pending.definitions[definition.id] = definition
+
+    def _extend(self, values: Mapping[str, Any], rows: int, at: int) -> None:
+        """Check all, in pieces bounded in bytes; pieces that fill a fragment are written at once, committed together."""
+        fresh = at >= len(self.snapshot) and all(self.tensor_rows(n) <= at for n in values)
+        staged: dict[int, tuple[TensorDef, Column]] = {}
+        ready: list[Fragment] = []
+        definitions = {n: self.definition(n) for n in values}
+        start = 0
+        while start < rows:
+            stop = min(rows, start + _step(values, rows))
+            for name in values:
+                definition, column = prepare_batch(definitions[name], _rows(values[name], start, stop), first_row=at + start)
+                definitions[name] = definition
+                before = staged.get(definition.id)
+                if before is not None:
+                    column = extended(Tail(0, before[1]), len(before[1]), column, definition).column
+                staged[definition.id] = (definition, column)
+            start = stop
+            full = sum(c.nbytes for _, c in staged.values()) >= FRAGMENT_NBYTES
+            if full and fresh and (start < rows or ready or not self.pending):
+                if self.pending and not ready:
+                    self.flush()  # earlier rows come first
+                ready.append(self._fragment(list(staged.values())))
+                staged = {}
+        if ready:
+            if staged:
+                ready.append(self._fragment(list(staged.values())))
+            self._commit_fragments(ready, definitions)
+            return
+        self._accept(list(staged.values()), at)
+        for tail in self.pending.tails.values():
+            tail.column.own()
+
+    def _fragment(self, columns: Sequence[tuple[TensorDef, Column]]) -> Fragment:
+        rows = max(len(c) for _, c in columns)
+        return Fragment(id=uuid.uuid4().hex, rows=rows, first_id=0, files=write_files(self.log.store, columns, rows))
+
+    def _commit_fragments(self, fragments: Sequence[Fragment], definitions: Mapping[str, TensorDef]) -> None:
+        edited = {d.id: d for d in definitions.values() if d is not self.snapshot.definitions[d.name]}
+
+        def build(state: State) -> list[Change]:
+            edits, remaps = _edits(state, edited)
+            if remaps:
+                raise Conflict(
+                    f"{self.url}: another writer added classes to {sorted(remaps)} meanwhile; nothing was committed: "
+                    "refresh() and extend() again"
+                )
+            return [*edits, *(Append(f) for f in fragments)]
+
+        self._commit(Transaction(build))
+
+    # -- changing stored rows ------------------------------------------------------------------------------------------
+
+    def update(self, name: str, rows: Rows, values: Sequence[Any]) -> None:
+        """New samples for some rows of a tensor. Buffered until the next flush."""
+        with self.lock:
+            definition = self.definition(name)
+            if len(rows) != len(values):
+                raise UnequalLengths(f"{len(rows)} rows of {name!r} cannot take {len(values)} samples")
+            prepared: list[tuple[int, Column]] = []
+            for row, value in zip(rows.tolist(), values, strict=True):
+                definition, column = prepare_sample(definition, value, row=row)
+                prepared.append((row, column))
+            if len(rows) and int(rows.max()) >= len(self.snapshot):
+                self.flush()  # a buffered row becomes a stored one first
+            self._note(definition)
+            if definition.dtype is not None:
+                prepared = [(r, missing_column(definition, 1) if _is_missing(c) else c) for r, c in prepared]
+            self.pending.updates.setdefault(definition.id, {}).update(prepared)
+            if self.pending.nbytes >= FRAGMENT_NBYTES:
+                self.flush()
+
+    def delete(self, rows: Rows) -> None:
+        """Delete rows by position."""
+        with self.lock:
+            self.flush()
+            ids = self.snapshot.row_ids(np.unique(rows))
+
+            def build(state: State) -> list[Change]:
+                return [Delete(self._deletions(state, ids))]
+
+            self._commit(Transaction(build))
+
+    def _deletions(self, state: State, ids: Rows) -> dict[str, Slice]:
+        """One file with, for each fragment concerned, all offsets deleted from it so far."""
+        snapshot = self._at(state)
+        lists: dict[str, Rows] = {}
+        for fragment in state.fragments:
+            mine = ids[(ids >= fragment.first_id) & (ids < fragment.first_id + fragment.rows)] - fragment.first_id
+            if len(mine):
+                before = snapshot.offsets(fragment.deleted, fragment) if fragment.deleted else np.empty(0, np.int64)
+                lists[fragment.id] = np.union1d(before, mine)
+        if not lists:
+            return {}
+        table = pa.table({"_offset": pa.array(np.concatenate(list(lists.values())), pa.int64())})
+        file = put_light(self.log.store, new_key("dv"), table)
+        starts = np.cumsum([0, *(len(x) for x in lists.values())]).tolist()
+        return {f: Slice(file=file, start=s, count=len(x)) for (f, x), s in zip(lists.items(), starts, strict=False)}
+
+    # -- schema --------------------------------------------------------------------------------------------------------
+
+    def create_tensor(self, name: str, *, exist_ok: bool = False, **options: Any) -> None:
+        """A new tensor; rows that exist lack it (their samples are missing)."""
+        with self.lock:
+            if name in self.snapshot.definitions:
+                if exist_ok:
+                    return
+                raise AlreadyExists(f"{self.url} has a tensor {name!r} already; pass exist_ok=True to keep it")
+            group_of = [n for n in self.snapshot.definitions if n.startswith(name + "/") or name.startswith(n + "/")]
+            if group_of:
+                raise AlreadyExists(f"{name!r} cannot be both a tensor and a group: {group_of[0]!r} exists")
+            taken = {t.id for t in self.version.state.tensors}
+            field_id = next(i for i in iter(lambda: uuid.uuid4().int & 0x7FFFFFFF, -1) if i not in taken)
+            definition = define_tensor(field_id, name, **options)
+            self.flush()
+            self._commit(Transaction(lambda state: [AddTensor(definition)]))
+
+    def edit_tensor(self, name: str, **changes: Any) -> None:
+        """Replace parts of a tensor's definition (info, class names)."""
+        with self.lock:
+            self.flush()
+            field_id = self.definition(name).id
+
+            def build(state: State) -> list[Change]:
+                now = next((t for t in state.tensors if t.id == field_id), None)
+                if now is None:
+                    raise Conflict(f"tensor {name!r} was deleted meanwhile")
+                added = changes.get("class_names")
+                edited = extend_class_names(now, added) if added else msgspec.structs.replace(now, **changes)
+                return [EditTensor(edited, only_classes=bool(added))]
+
+            self._commit(Transaction(build))
+
+    def set_info(self, info: Mapping[str, Any]) -> None:
+        """Replace the dataset's metadata."""
+        with self.lock:
+            self.flush()
+            self._commit(Transaction(lambda state: [SetInfo(dict(info))]))
+
+    # -- versions ------------------------------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Store what is buffered, as one version."""
+        with self.lock:
+            if self.pending and self._pid == os.getpid():
+                self._commit(Transaction(self._flusher()))
+
+    def commit(self, message: str | None) -> None:
+        """Store what is buffered and name the version."""
+        with self.lock:
+            build = self._flusher() if self.pending else lambda state: [Name()]
+            self._commit(Transaction(build, message=message, named=True))
+
+    def _commit(self, txn: Transaction) -> None:
+        if self._pid != os.getpid():
+            raise ReadOnly(f"{self.url}: this handle was opened before a fork; open the dataset again in the child to write")
+        version = self.log.commit(self.version, txn)
+        self.pending = Pending()
+        self.move_to(version)
+
+    def _flusher(self) -> Any:
+        """A builder of the changes that store what is pending now; files are written once, and again only when class ids move."""
+        pending, base = self.pending, self.snapshot
+        made: dict[str, list[Change]] = {}
+
+        def build(state: State) -> list[Change]:
+            edits, remaps = _edits(state, pending.definitions)
+            key = repr(sorted((k, v.tolist()) for k, v in remaps.items()))
+            if key not in made:
+                made[key] = self._data_changes(pending, base, remaps)
+            return [*edits, *made[key]]
+
+        return build
+
+    def _data_changes(self, pending: Pending, base: Snapshot, remaps: Mapping[str, Rows]) -> list[Change]:
+        definitions = {t.id: pending.definitions.get(t.id, t) for t in base.version.state.tensors}
+        stored = len(base)
+        rows = pending.rows(stored) - stored
+        fresh: list[tuple[TensorDef, Column]] = []
+        changes: list[Change] = []
+        patches: dict[int, dict[int, Column]] = {i: dict(u) for i, u in pending.updates.items()}
+        for field_id, tail in pending.tails.items():
+            definition = definitions[field_id]
+            cut = min(max(0, stored - tail.begin), len(tail.column))
+            if cut:
+                changes += self._fill(base, definition, tail, cut, patches, remaps)
+            if cut < len(tail.column):
+                column = _remapped(tail.column.slice(cut, len(tail.column)) if cut else tail.column, remaps.get(definition.name))
+                gap = max(0, tail.begin - stored)
+                fresh.append((definition, _padded(column, definition, gap)))
+        if rows:
+            files = write_files(self.log.store, fresh, rows)
+            changes.append(Append(Fragment(id=uuid.uuid4().hex, rows=rows, first_id=0, files=files)))
+        overlays = self._overlays(base, definitions, patches, remaps)
+        return [*changes, Update(overlays)] if overlays else changes
+
+    def _fill(
+        self, base: Snapshot, definition: TensorDef, tail: Tail, cut: int, patches: dict[int, dict[int, Column]],
+        remaps: Mapping[str, Rows],
+    ) -> list[Change]:  # fmt: skip
+        """Samples for rows that are stored already: whole columns for fragments that lack the tensor, else updates."""
+        rows = np.arange(tail.begin, tail.begin + cut)
+        index, offsets = base.locate(rows)
+        files: dict[str, tuple[ColumnFile, ...]] = {}
+        for i in np.unique(index).tolist():
+            here = np.flatnonzero(index == i)
+            fragment = base.fragments[i]
+            part = tail.column.slice(int(here[0]), int(here[-1]) + 1)
+            whole = fragment.field(definition.id) is None and not fragment.overlays_of(definition.id)
+            if whole and offsets[here[0]] == base.remaining(fragment)[0]:
+                column = _spread(_remapped(part, remaps.get(definition.name)), definition, offsets[here])
+                files[fragment.id] = write_files(self.log.store, [(definition, column)], fragment.rows)
+            else:
+                ones = {int(rows[j]): tail.column.slice(j, j + 1) for j in here.tolist()}
+                patches.setdefault(definition.id, {}).update(ones)
+        return [WriteColumn(files, definition.id)] if files else []
+
+    def _overlays(
+        self, base: Snapshot, definitions: Mapping[int, TensorDef], patches: Mapping[int, Mapping[int, Column]],
+        remaps: Mapping[str, Rows],
+    ) -> dict[str, tuple[Overlay, ...]]:  # fmt: skip
+        out: dict[str, tuple[Overlay, ...]] = {}
+        for field_id, by_row in patches.items():
+            definition = definitions[field_id]
+            rows = np.array(sorted(by_row), np.int64)
+            index, offsets = base.locate(rows)
+            column = new_column(_known(definition))
+            for row in rows.tolist():
+                column.extend(_remapped(by_row[row], remaps.get(definition.name)))
+            files = write_files(self.log.store, [(definition, column)], len(rows), folder="overlays", offsets=offsets)
+            for i in np.unique(index).tolist():
+                here = np.flatnonzero(index == i)
+                at = Slice(file=files[0], start=int(here[0]), count=len(here))
+                overlay = Overlay(field_id=field_id, at=at, files=files)
+                fragment = base.fragments[i].id
+                out[fragment] = (*out.get(fragment, ()), overlay)
+        return out
+
+    def _at(self, state: State) -> Snapshot:
+        """A snapshot of a state that is no version yet (the one a rerun builds on)."""
+        return Snapshot(self.reader, Version(self.version.head, state, ""), self.url)
+
+
+def as_columns(given: Any) -> Mapping[str, Any]:
+    """Rows given as a dict of columns, an Arrow table or a DataFrame, as a dict of columns."""
+    if isinstance(given, (pa.Table, pa.RecordBatch)):
+        return {n: given.column(i) for i, n in enumerate(given.schema.names)}
+    if isinstance(given, Mapping):
+        bad = [k for k, v in given.items() if not hasattr(v, "__len__") or isinstance(v, (str, bytes))]
+        if bad:
+            raise InvalidInput(f"extend(): {bad[0]!r} is {type(given[bad[0]]).__name__}, not a sequence of samples; append() takes one row")
+        return given
+    if hasattr(given, "columns") and hasattr(given, "iloc"):
+        return {str(c): given[c] for c in given.columns}
+    raise InvalidInput(f"extend() takes a dict of columns, an Arrow table or a DataFrame, got {type(given).__name__}")
+
+
+def _step(values: Mapping[str, Any], rows: int) -> int:
+    """Rows to prepare at a time: arrays tell their size, lists are taken in small steps."""
+    steps = [rows]
+    for v in values.values():
+        nbytes = getattr(v, "nbytes", None)
+        if isinstance(nbytes, int) and nbytes and len(v):
+            steps.append(max(1, FRAGMENT_NBYTES // max(1, nbytes // len(v))))
+        elif not isinstance(nbytes, int):
+            small = isinstance(v, list) and v and isinstance(v[0], (int, float, str, type(None))) and not _long(v)
+            steps.append(65_536 if small else _STEP_ROWS)
+    return min(steps)
+
+
+def _rows(values: Any, start: int, stop: int) -> Any:
+    """Samples ``[start, stop)`` of any sequence (a Series by position)."""
+    return values.iloc[start:stop] if hasattr(values, "iloc") else values[start:stop]
+
+
+def _long(values: list[Any]) -> bool:
+    """Whether a list of strings has long ones (a guess from its first)."""
+    return any(isinstance(v, str) and len(v) > 4096 for v in values[:64])
+
+
+def _is_missing(column: Column) -> bool:
+    return isinstance(column, NumericColumn) and all(s is None for s in column.samples())
+
+
+def _known(definition: TensorDef) -> TensorDef:
+    """A definition whose dtype is known; a tensor of nothing but missing samples is written as float64."""
+    untyped = definition.dtype is None
+    return msgspec.structs.replace(definition, dtype="float64") if untyped else definition
+
+
+def _padded(column: Column, definition: TensorDef, gap: int) -> Column:
+    """``gap`` missing samples, then the column."""
+    if not gap:
+        return column
+    out = missing_column(_known(definition), gap)
+    out.extend(column)
+    return out
+
+
+def _spread(column: Column, definition: TensorDef, offsets: Rows) -> Column:
+    """Samples at their row offsets, missing ones between (where rows were deleted)."""
+    if int(offsets[-1]) == len(offsets) - 1:
+        return column
+    out = new_column(_known(definition))
+    at = 0
+    for i, offset in enumerate(offsets.tolist()):
+        if offset > at:
+            out.extend(missing_column(_known(definition), offset - at))
+        out.extend(column.slice(i, i + 1))
+        at = offset + 1
+    return out
+
+
+def _edits(state: State, edited: Mapping[int, TensorDef]) -> tuple[list[Change], dict[str, Rows]]:
+    """Edits that bring a state's definitions up to mine; and, where class ids moved, the map from my ids to the new ones."""
+    changes: list[Change] = []
+    remaps: dict[str, Rows] = {}
+    for definition in edited.values():
+        now = next((t for t in state.tensors if t.id == definition.id), None)
+        if now is None:
+            raise Conflict(f"tensor {definition.name!r} was deleted meanwhile; refresh() and redo")
+        if now.dtype is not None and now.dtype != definition.dtype:
+            raise Conflict(
+                f"tensor {definition.name!r}: another writer's first sample made it {now.dtype}, mine is {definition.dtype}; "
+                "refresh() and redo, or give create_tensor a dtype"
+            )
+        merged = msgspec.structs.replace(now, dtype=definition.dtype)
+        if definition.class_names:
+            merged = extend_class_names(merged, definition.class_names)
+            names = merged.class_names or ()
+            ids = np.array([names.index(n) for n in definition.class_names], np.int64)
+            if not np.array_equal(ids, np.arange(len(ids))):
+                remaps[definition.name] = ids
+        if merged != now:
+            changes.append(EditTensor(merged, only_classes=True))
+    return changes, remaps
+
+
+def _remapped(column: Column, ids: Rows | None) -> Column:
+    """Class ids translated to those of the state committed on."""
+    if ids is None or not isinstance(column, NumericColumn):
+        return column
+    out = NumericColumn(column.dtype.name)
+    for chunk in column.chunks:
+        if isinstance(chunk, list):
+            for sample in chunk:
+                out.add(None if sample is None else np.asarray(ids[sample], column.dtype))
+        else:
+            out.add_block(ids[chunk].astype(column.dtype))
+    return out

@@ -1,0 +1,96 @@
+"""Version objects as bytes: a line of plain JSON (the head), then the zstd-compressed JSON of the state.
+
+The head ends with a checksum of itself and carries the body's, so damage anywhere is found before anything is believed.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import pyarrow as pa
+import xxhash
+
+from lakefmt.errors import Corrupt, UnsupportedFormat
+from lakefmt.storage import Bytes
+from lakefmt.versioning.records import FORMAT_VERSION, READER_FEATURES, Head, State, Version
+
+_CHECK = b',"check":"'
+_HEAD_NBYTES_MAX = 16 << 20
+
+
+def encode_version(head: Head, state: State) -> tuple[bytes, Version]:
+    """The bytes of a version object, and the version as a reader would see it."""
+    raw = msgspec.json.encode(state)
+    body = pa.compress(raw, codec="zstd", asbytes=True)
+    head = msgspec.structs.replace(
+        head, body_size=len(body), body_raw_size=len(raw), body_xxh64=xxhash.xxh64(body).hexdigest()
+    )
+    line = msgspec.json.encode(head)
+    opening = line[:-1]  # without the closing brace
+    data = opening + _CHECK + xxhash.xxh64(opening).hexdigest().encode() + b'"}\n' + body
+    return data, Version(head, state, xxhash.xxh64(data).hexdigest())
+
+
+def decode_head(data: Bytes, what: str) -> tuple[Head, int]:
+    """Parse the head of a version object; returns it and where the body begins.
+
+    Raises:
+        Corrupt: the line is damaged, or not all there.
+        UnsupportedFormat: a newer lakefmt wrote it.
+    """
+    text = bytes(data[: min(len(data), _HEAD_NBYTES_MAX)])
+    end = text.find(b"\n")
+    if end < 0:
+        raise Corrupt(f"{what}: no version object, or a truncated one (its head does not end)")
+    line = text[:end]
+    at = line.rfind(_CHECK)
+    if at < 0:
+        raise Corrupt(f"{what}: no version object: its head has no checksum")
+    if line[at:] != _CHECK + xxhash.xxh64(line[:at]).hexdigest().encode() + b'"}':
+        raise Corrupt(f"{what}: its head does not match its checksum; restore the object from a copy")
+    opening = line[:at] + b"}"
+    _check_format(opening, what)
+    try:
+        return msgspec.json.decode(opening, type=Head), end + 1
+    except (msgspec.MsgspecError, ValueError) as e:
+        raise Corrupt(f"{what}: its head does not parse ({e})") from e
+
+
+def _check_format(line: bytes, what: str) -> None:
+    try:
+        generic = msgspec.json.decode(line)
+    except (msgspec.MsgspecError, ValueError) as e:
+        raise Corrupt(f"{what}: its head is no JSON ({e})") from e
+    version = generic.get("format_version") if isinstance(generic, dict) else None
+    if not isinstance(version, int):
+        raise Corrupt(f"{what}: its head names no format version")
+    check_format_version(version, what)
+    unknown = sorted(set(generic.get("readers", ())) - READER_FEATURES)
+    if unknown:
+        raise UnsupportedFormat(f"{what} needs {unknown}, which this lakefmt does not know; upgrade lakefmt to read it")
+
+
+def check_format_version(version: int, what: str) -> None:
+    """Refuse a format newer than this code."""
+    if version > FORMAT_VERSION:
+        raise UnsupportedFormat(
+            f"{what} is in format version {version}, this lakefmt reads up to {FORMAT_VERSION}; upgrade lakefmt to read it"
+        )
+
+
+def decode_version(data: Bytes, what: str) -> Version:
+    """Parse a whole version object.
+
+    Raises:
+        Corrupt: any of it is damaged.
+        UnsupportedFormat: a newer lakefmt wrote it.
+    """
+    head, start = decode_head(data, what)
+    body = memoryview(data)[start:]
+    if len(body) != head.body_size or xxhash.xxh64(body).hexdigest() != head.body_xxh64:
+        raise Corrupt(f"{what}: its body does not match its checksum; restore the object from a copy")
+    try:
+        raw = pa.decompress(body, decompressed_size=head.body_raw_size, codec="zstd", asbytes=True)
+        state = msgspec.json.decode(raw, type=State)
+    except (msgspec.MsgspecError, pa.ArrowException, OSError, ValueError) as e:
+        raise Corrupt(f"{what}: its body does not parse ({e})") from e
+    return Version(head, state, xxhash.xxh64(data).hexdigest())

@@ -1,0 +1,149 @@
+"""The values the log is made of. All immutable; all JSON."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from lakefmt.fragment.meta import Fragment, Record
+from lakefmt.htypes import TensorDef
+
+#: The version of the format this code writes, and the newest it reads.
+FORMAT_VERSION = 0
+
+#: What a reader must know to read the versions written here. A version naming anything else is refused.
+READER_FEATURES = frozenset({"deletions", "overlays", "short-tensors"})
+WRITER_FEATURES = frozenset({"row-ids"})
+
+#: Row ids of one branch are ``id_space * 2**ROW_ID_BITS + n``, so that branches never hand out the same id.
+ROW_ID_BITS = 32
+
+
+class Operation(StrEnum):
+    """What a change does, as the conflict table names it."""
+
+    APPEND = "append"
+    DELETE = "delete"
+    UPDATE = "update"
+    ADD_TENSOR = "add-tensor"
+    WRITE_COLUMN = "write-column"
+    COMPACT = "compact"
+    EDIT_SCHEMA = "edit-schema"
+    OVERWRITE = "overwrite"
+    CONFIG = "config"
+    NAME = "name"
+
+
+class Touch(Record):
+    """What one change touched; enough to judge whether another change conflicts with it."""
+
+    operation: Operation
+    fragments: tuple[str, ...] = ()
+    tensors: tuple[int, ...] = ()
+    names: tuple[str, ...] = ()
+    rows: int = 0
+
+
+class Claim(Record):
+    """``_lakefmt.json``: this place is a lakefmt dataset."""
+
+    format: str
+    format_version: int
+    dataset: str
+    created_ms: int
+
+
+class Branch(Record):
+    """``refs/branches/<name>.json``: a name for a numbered log.
+
+    ``parent`` and ``parent_v`` say where it began (``None`` for the first branch); ``id_space`` sets its row ids apart.
+    """
+
+    name: str
+    uuid: str
+    parent: str | None = None
+    parent_v: int | None = None
+    id_space: int = 0
+    created_ms: int = 0
+
+
+class Head(Record):
+    """The first line of a version object.
+
+    Attributes:
+        dataset, branch, v: where it stands; the key is made of branch and v.
+        transaction: uuid of the attempt that wrote it; how a writer recognises its own commit.
+        read_v: the version the transaction was based on.
+        previous: xxh64 of the previous version object's bytes (of the parent's, for the first of a branch).
+        ts_ms: milliseconds since the epoch, strictly increasing along a branch.
+        named: whether a user's ``commit`` made it (else a flush did).
+        touched: what it changed.
+        rows: live rows of the dataset at this version.
+        readers, writers: features needed to read, and to write on top.
+        body_size, body_raw_size, body_xxh64: the zstd body that follows.
+    """
+
+    format_version: int
+    dataset: str
+    branch: str
+    v: int
+    transaction: str
+    read_v: int
+    previous: str
+    ts_ms: int
+    author: str
+    message: str | None = None
+    named: bool = False
+    touched: tuple[Touch, ...] = ()
+    rows: int = 0
+    tokens: tuple[str, ...] = ()
+    readers: tuple[str, ...] = ()
+    writers: tuple[str, ...] = ()
+    body_size: int = 0
+    body_raw_size: int = 0
+    body_xxh64: str = ""
+    parent: str | None = None
+    parent_v: int | None = None
+
+
+class State(Record):
+    """The body of a version object: everything there is to know of the dataset at that version.
+
+    ``leaves`` references shared manifests of older fragments; version 0 of the format keeps all fragments inline.
+    """
+
+    tensors: tuple[TensorDef, ...] = ()
+    fragments: tuple[Fragment, ...] = ()
+    leaves: tuple[str, ...] = ()
+    info: dict[str, Any] = {}
+    next_row: int = 0
+    id_space: int = 0
+    floor: int = 0
+
+    @property
+    def rows(self) -> int:
+        """Live rows."""
+        return sum(f.live for f in self.fragments)
+
+    def tensor(self, name: str) -> TensorDef | None:
+        return next((t for t in self.tensors if t.name == name), None)
+
+
+class Version(msgspec.Struct, frozen=True):
+    """A version object as read: its head, its state, and the hash of its bytes."""
+
+    head: Head
+    state: State
+    xxh64: str
+
+    @property
+    def id(self) -> str:
+        """Address of this version, e.g. ``3f9ac2d41b7e-17``."""
+        return version_id(self.head.branch, self.head.v)
+
+
+def version_id(branch_uuid: str, v: int) -> str:
+    """The id users see: the first 12 hex digits of the branch's uuid, and the number."""
+    return f"{branch_uuid[:12]}-{v}"
