@@ -31,7 +31,7 @@ class Selection:
         for name, column in self.names.items():
             self.definitions[name] = _renamed(base.definitions[column], name)
         for i, (name, cells) in enumerate(self.computed.items()):
-            self.definitions[name] = _computed_definition(-1 - i, name, cells)
+            self.definitions[name] = _computed_definition((1 << 31) + i, name, cells)
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -1,0 +1,110 @@
+"""Runs a query: translate, make the relation, execute, and turn the ordered rows into a view."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from lakefmt import random
+from lakefmt.cells import Array, Cells, Dense, Ragged, Strings
+from lakefmt.errors import InvalidInput, TqlError
+from lakefmt.query.engine import cursor
+from lakefmt.query.scan import build, catalog_of
+from lakefmt.query.translate import Column, Translation, translate
+from lakefmt.rowset import Rowset
+from lakefmt.view import View, computed_cells
+
+_Parameters = Sequence[Any] | Mapping[str, Any] | None
+
+
+def run_query(rowset: Rowset, tql: str, parameters: _Parameters = None) -> View:
+    """The rows of a dataset or view that a query selects; see ``Rowset.query``."""
+    source = rowset.source()
+    catalog = catalog_of(source)
+    plan = translate(tql, catalog, parameters, seed=random.next_seed())
+    if plan.source is not None:
+        raise TqlError(
+            f"this query names its dataset ({plan.source!r}) but runs on one already: leave FROM out, or use lakefmt.query(…)", tql
+        )
+    return _view(rowset, source, plan, execute(source, catalog, plan, tql), tql)
+
+
+def run_query_anywhere(tql: str, parameters: _Parameters = None) -> View:
+    """A query whose FROM names the dataset."""
+    from lakefmt.api import load
+
+    source = translate_source(tql)
+    if source is None:
+        raise TqlError('this query names no dataset: write select … from "path@version" where …, or use ds.query(…)', tql)
+    rowset = load(source, read_only=True)
+    rows = rowset.source()
+    catalog = catalog_of(rows)
+    plan = translate(tql, catalog, parameters, seed=random.next_seed())
+    return _view(rowset, rows, plan, execute(rows, catalog, plan, tql), tql)
+
+
+def translate_source(tql: str) -> str | None:
+    """What stands after FROM in a query, before anything is known of the dataset."""
+    from lakefmt.query.grammar import source_of
+
+    return source_of(tql)
+
+
+def evaluate(rowset: Rowset, tql: str) -> Array:
+    """A numeric TQL expression for every row, float64 (n,): sampling weights."""
+    view = run_query(rowset, f"select {tql} as _value")
+    cells = view._selection.computed.get("_value")
+    if cells is None:
+        cells = view._selection.gather("_value", np.arange(len(view)))
+    if not isinstance(cells, Dense) or cells.values.ndim != 1:
+        raise InvalidInput(f"the weights {tql!r} are not one number a row")
+    return cells.values.astype(np.float64)
+
+
+def execute(source: Any, catalog: Any, plan: Translation, tql: str) -> pa.Table:
+    """The result of a translated query, in order.
+
+    Raises:
+        TqlError: DuckDB refuses it (a value that does not convert, a function that does not take these arguments).
+    """
+    store = _snapshot(source).reader.store
+    connection = cursor(store.local_path(""))
+    try:
+        build(connection, source, catalog, plan.reads)
+        return connection.sql(plan.sql, params=plan.parameters).to_arrow_table()
+    except duckdb.Error as e:
+        reason = str(e).split("\n", 1)[0]
+        raise TqlError(f"the query engine refused the query: {reason}", tql) from e
+    finally:
+        connection.close()
+
+
+def _snapshot(source: Any) -> Any:
+    return source.base if hasattr(source, "computed") else source
+
+
+def _view(rowset: Rowset, source: Any, plan: Translation, result: pa.Table, tql: str) -> View:
+    rows = result.column("_row").to_numpy().astype(np.int64)
+    names = {c.name: c.tensor for c in plan.columns if c.tensor is not None}
+    computed = {c.name: _cells(c, result) for c in plan.columns if c.tensor is None}
+    return View(source, rows, names=names, computed=computed, origin=rowset, query_text=tql)
+
+
+def _cells(column: Column, result: pa.Table) -> Cells:
+    """A computed column, with the dtype and shape the translator knows."""
+    cells = computed_cells(result.column(column.sql_name).combine_chunks())
+    if isinstance(cells, Strings) and column.kind == "json":
+        return Strings(cells.values, is_json=True)
+    if column.dtype and isinstance(cells, Dense):
+        cells = Dense(cells.values.astype(column.dtype, copy=False))
+    if column.shape is not None and isinstance(cells, Dense):
+        return Dense(cells.values.reshape(-1, *column.shape))
+    if column.shape_name is not None and isinstance(cells, (Dense, Ragged)):
+        shapes = result.column(column.shape_name).to_pylist()
+        values = [None if v is None else np.asarray(v).reshape(s) for v, s in zip(cells.values, shapes, strict=True)]
+        return Ragged(values)
+    return cells
