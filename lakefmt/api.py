@@ -62,7 +62,9 @@ def empty(
     store = _store(address, storage_options)
     if Log.exists(store):
         if not overwrite:
-            raise AlreadyExists(f"{address.base} holds a dataset already; pass overwrite=True to delete it, or open it with load()")
+            raise AlreadyExists(
+                f"{address.base} holds a dataset already; pass overwrite=True to delete it, or open it with load()"
+            )
         _delete(store)
     _check_free(store, address)
     Log.create(store)
@@ -70,9 +72,7 @@ def empty(
     return opened
 
 
-def load(
-    path: str | os.PathLike[str], *, read_only: bool = False, storage_options: Mapping[str, Any] | None = None
-) -> Any:
+def load(path: str | os.PathLike[str], *, read_only: bool = False, storage_options: Mapping[str, Any] | None = None) -> Any:
     """Open a dataset (or a saved view) that exists.
 
     Raises:

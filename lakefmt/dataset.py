@@ -127,12 +127,20 @@ class Dataset(Rowset):
             InvalidInput: an argument does not fit the htype.
         """
         if hasattr(type(self), name) or name in _RESERVED_ATTRIBUTES:
-            raise InvalidInput(f"{name!r} is an attribute of every dataset and cannot name a tensor; choose another, e.g. '{name}_'")
+            raise InvalidInput(
+                f"{name!r} is an attribute of every dataset and cannot name a tensor; choose another, e.g. '{name}_'"
+            )
         unknown = set(options) - {"allow_new_labels", "info", "exist_ok"}
         if unknown:
             raise InvalidInput(f"create_tensor() has no option {sorted(unknown)[0]!r}")
         self._write().create_tensor(
-            name, htype=htype, dtype=dtype, shape=shape, sample_compression=sample_compression, class_names=class_names, **options
+            name,
+            htype=htype,
+            dtype=dtype,
+            shape=shape,
+            sample_compression=sample_compression,
+            class_names=class_names,
+            **options,
         )
         return self._tensor(name)
 
@@ -337,10 +345,10 @@ class Dataset(Rowset):
 
     # -- saved views ---------------------------------------------------------------------------------------------------
 
-    def save_view(self, id: str | None = None, *, message: str | None = None, overwrite: bool = False) -> str:  # noqa: A002
+    def save_view(self, id: str | None = None, *, message: str | None = None, overwrite: bool = False) -> str:
         """Save all rows of this version as a view; see ``View.save_view``."""
         self.flush()
-        return self[:].save_view(id, message=message, overwrite=overwrite)
+        return str(self[:].save_view(id, message=message, overwrite=overwrite))
 
     def get_views(self) -> list[Any]:
         """Saved views: entries with ``id``, ``query``, ``message``, ``version`` and ``rows``."""
@@ -348,13 +356,13 @@ class Dataset(Rowset):
 
         return list_views(self)
 
-    def load_view(self, id: str) -> Any:  # noqa: A002
+    def load_view(self, id: str) -> Any:
         """A saved view, at the version it was saved at."""
         from lakefmt.query import load_view
 
         return load_view(self, id)
 
-    def delete_view(self, id: str) -> None:  # noqa: A002
+    def delete_view(self, id: str) -> None:
         """Delete a saved view."""
         from lakefmt.query import delete_view
 

@@ -86,7 +86,7 @@ class TensorDef(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     compression: str | None = None
     class_names: tuple[str, ...] | None = None
     open_labels: bool = False
-    info: dict[str, Any] = {}
+    info: dict[str, Any] = msgspec.field(default_factory=dict)
 
     @property
     def kind(self) -> Kind:
@@ -134,9 +134,7 @@ def define_tensor(
 ) -> TensorDef:
     """Check the arguments of ``create_tensor`` and make a definition of them."""
     if not isinstance(name, str) or not _NAME.match(name):
-        raise InvalidInput(
-            f"{name!r} is no tensor name: use letters, digits and _ (and / for groups), beginning with a letter"
-        )
+        raise InvalidInput(f"{name!r} is no tensor name: use letters, digits and _ (and / for groups), beginning with a letter")
     key = "generic" if htype is None or htype == "unspecified" else str(htype)
     if key not in HTYPES:
         raise InvalidInput(f"create_tensor({name!r}): unknown htype {key!r}; {nearest(key, HTYPES)}")
@@ -186,13 +184,12 @@ def _compression(name: str, row: Htype, given: Any) -> str | None:
         )
     if given is None:
         return None
-    codec = CODEC_ALIASES.get(given, given)
+    codec = CODEC_ALIASES.get(str(given), str(given))
     if codec not in row.codecs:
         raise InvalidInput(
-            f"create_tensor({name!r}): htype {row.name!r} has no sample_compression {given!r}; "
-            f"{nearest(str(given), row.codecs)}"
+            f"create_tensor({name!r}): htype {row.name!r} has no sample_compression {given!r}; {nearest(codec, row.codecs)}"
         )
-    return str(codec)
+    return codec
 
 
 def _dtype(name: str, row: Htype, given: Any) -> str | None:
@@ -203,13 +200,11 @@ def _dtype(name: str, row: Htype, given: Any) -> str | None:
     if given is None:
         return row.dtype
     try:
-        dtype = np.dtype(given).name
+        dtype: str = np.dtype(given).name
     except TypeError:
         raise DtypeError(f"create_tensor({name!r}): {given!r} is no NumPy dtype") from None
     if dtype not in NUMERIC_DTYPES:
-        raise DtypeError(
-            f"create_tensor({name!r}): dtype {dtype!r} cannot be stored; use one of {', '.join(NUMERIC_DTYPES)}"
-        )
+        raise DtypeError(f"create_tensor({name!r}): dtype {dtype!r} cannot be stored; use one of {', '.join(NUMERIC_DTYPES)}")
     if row.labels and np.dtype(dtype).kind not in "iu":
         raise DtypeError(f"create_tensor({name!r}): class labels are integers, got dtype {dtype!r}")
     if row.kind is Kind.ENCODED and dtype != "uint8":

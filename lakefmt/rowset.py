@@ -217,5 +217,3 @@ def resolve_rows(key: Any, length: int) -> tuple[Rows, bool]:
         bad = int(array[(rows < 0) | (rows >= length)][0])
         raise RowIndexError(f"row {bad} is outside the {length} rows there are")
     return rows, False
-
-

@@ -156,7 +156,9 @@ def _numeric(definition: TensorDef, value: Any, row: int) -> tuple[TensorDef, Ar
     try:
         array = np.asarray(value)
     except ValueError as e:
-        raise ShapeError(f"tensor {definition.name!r}, row {row}: the sample is ragged inside ({e}); give a rectangular array") from e
+        raise ShapeError(
+            f"tensor {definition.name!r}, row {row}: the sample is ragged inside ({e}); give a rectangular array"
+        ) from e
     if array.dtype.kind not in "biuf":
         raise DtypeError(
             f"tensor {definition.name!r}, row {row}: {_show(value)} ({type(value).__name__}) is no numeric sample; "
@@ -205,7 +207,9 @@ def _cast(definition: TensorDef, array: Array, row: int) -> Array:
             return array.astype(target)
     where = f"tensor {definition.name!r}, row {row}"
     if target.kind == "b" or (array.dtype.kind == "f" and target.kind in "iu"):
-        raise DtypeError(f"{where}: {array.dtype} does not fit dtype {target}; convert it first, e.g. value.astype({target.name!r})")
+        raise DtypeError(
+            f"{where}: {array.dtype} does not fit dtype {target}; convert it first, e.g. value.astype({target.name!r})"
+        )
     if array.dtype.kind in "iu" and target.kind in "iu" and array.size:
         low, high = int(array.min()), int(array.max())
         info = np.iinfo(target)
@@ -213,7 +217,9 @@ def _cast(definition: TensorDef, array: Array, row: int) -> Array:
             raise DtypeError(f"{where}: {low if low < info.min else high} is outside {target} [{info.min}, {info.max}]")
     cast = array.astype(target)
     if array.dtype.kind in "iu" and target.kind == "f" and array.size and not np.array_equal(cast.astype(array.dtype), array):
-        raise DtypeError(f"{where}: integers of {array.dtype} lose digits in {target}; create the tensor with dtype='float64' or 'int64'")
+        raise DtypeError(
+            f"{where}: integers of {array.dtype} lose digits in {target}; create the tensor with dtype='float64' or 'int64'"
+        )
     return cast
 
 
@@ -281,7 +287,7 @@ def _label_batch(definition: TensorDef, values: Any, first_row: int) -> tuple[Te
         array = np.asarray(values)
         _check_ids(definition, array, first_row)
         return definition, array
-    out = []
+    out: list[Any] = []
     for i, value in enumerate(values):
         if value is None:
             out.append(None)
@@ -343,7 +349,8 @@ def _encoded(definition: TensorDef, value: Any, row: int) -> tuple[bytes | None,
             found = value.codec_of(data)
             data = data if found == codec else encode(codec, decode(found, data), where)
         elif isinstance(value, (bytes, memoryview, bytearray)):
-            data = bytes(value) if sniff(value) == codec else encode(codec, Sample(bytes(value)).array, where)
+            data = bytes(value)
+            data = data if sniff(data) == codec else encode(codec, Sample(data).array, where)
         else:
             data = encode(codec, _pixels(value, where), where)
         shape = read_header(codec, data)
@@ -361,8 +368,10 @@ def _pixels(value: Any, where: str) -> Array:
     except (ValueError, MissingExtra) as e:
         raise ShapeError(f"{where}: {e}") from e
     if array.dtype.kind not in "biuf":
-        raise DtypeError(f"{where}: {_show(value)} ({type(value).__name__}) is no image; give lakefmt.read(path) or a uint8 array")
-    if array.dtype.kind in "iu" and array.dtype != np.uint8 and array.size and 0 <= array.min() and array.max() <= 255:
+        raise DtypeError(
+            f"{where}: {_show(value)} ({type(value).__name__}) is no image; give lakefmt.read(path) or a uint8 array"
+        )
+    if array.dtype.kind in "iu" and array.dtype != np.uint8 and array.size and array.min() >= 0 and array.max() <= 255:
         array = array.astype(np.uint8)
     return array
 

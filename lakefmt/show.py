@@ -14,12 +14,16 @@ _COLUMNS = ("tensor", "htype", "shape", "dtype", "compression")
 
 
 def _table(rowset: Rowset) -> list[tuple[str, ...]]:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, tensor in rowset.tensors.items():
         dtype = tensor.dtype
         label = "str" if tensor.htype == "text" else "json" if tensor.htype == "json" else "-" if dtype is None else dtype.name
         shape = tensor.shape if len(rowset) <= 10_000 or not getattr(rowset, "is_view", False) else None
-        shown = "?" if shape is None else f"({', '.join('…' if d is None else str(d) for d in shape)}{',' if len(shape) == 1 else ''})"
+        shown = (
+            "?"
+            if shape is None
+            else f"({', '.join('…' if d is None else str(d) for d in shape)}{',' if len(shape) == 1 else ''})"
+        )
         rows.append((name, tensor.htype, shown, label, tensor.sample_compression or "-"))
     return rows
 
@@ -48,7 +52,9 @@ def _lines(rows: list[tuple[str, ...]]) -> list[str]:
 def describe_html(rowset: Rowset) -> str:
     """The same for a notebook."""
     head = "".join(f"<th style='text-align:left'>{c}</th>" for c in _COLUMNS)
-    body = "".join("<tr>" + "".join(f"<td style='text-align:left'>{html.escape(c)}</td>" for c in r) + "</tr>" for r in _table(rowset))
+    body = "".join(
+        "<tr>" + "".join(f"<td style='text-align:left'>{html.escape(c)}</td>" for c in r) + "</tr>" for r in _table(rowset)
+    )
     return f"<div><b>{html.escape(_title(rowset))}</b><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
 
 

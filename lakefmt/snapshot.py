@@ -157,7 +157,8 @@ class Snapshot:
         cells = place(definition, len(rows), parts) if parts else missing_cells(definition, 0)
         if uniform is not None and out is not None:
             if len(rows):
-                out[...] = cells.values if isinstance(cells, Dense) else np.stack(cells.values)
+                assert isinstance(cells, Dense)
+                out[...] = cells.values
             return Dense(out)
         return cells
 
@@ -295,9 +296,7 @@ class Snapshot:
 
     def ndims(self, name: str) -> tuple[int, int] | None:
         """Least and greatest number of dimensions of the samples present; ``None`` when there are none."""
-        bounds = [
-            (e.ndim_min, e.ndim_max) for _, e in self.entries(name) if e is not None and e.rows > e.missing
-        ]
+        bounds = [(e.ndim_min, e.ndim_max) for _, e in self.entries(name) if e is not None and e.rows > e.missing]
         return (min(b[0] for b in bounds), max(b[1] for b in bounds)) if bounds else None
 
     def shape_bounds(self, name: str) -> tuple[Shape, Shape] | None:
@@ -368,4 +367,3 @@ class Snapshot:
         if self._pid != os.getpid():
             self._reset()
             self.reader.after_fork()
-

@@ -77,7 +77,9 @@ class Tensor:
         if names is not None and definition.is_label and list(names) != list(definition.class_names or ()):
             have = list(definition.class_names or ())
             if list(names)[: len(have)] != have:
-                raise InvalidInput(f"tensor {self.name!r}: class ids are stored, so class_names may only be added to, not changed")
+                raise InvalidInput(
+                    f"tensor {self.name!r}: class ids are stored, so class_names may only be added to, not changed"
+                )
             self.add_class_names(*list(names)[len(have) :])
         self._dataset()._edit_tensor(self.name, info=values)
 
@@ -168,7 +170,9 @@ class Tensor:
         try:
             return decode(codec, data)
         except BadSample as e:
-            raise BadSample(f"tensor {self.name!r}, row {row}: {e}; replace it: ds[{self.name!r}][{row}] = lakefmt.read(…)") from e
+            raise BadSample(
+                f"tensor {self.name!r}, row {row}: {e}; replace it: ds[{self.name!r}][{row}] = lakefmt.read(…)"
+            ) from e
 
     def _stacked(self, samples: list[Any]) -> Any:
         definition = self._definition
@@ -190,7 +194,9 @@ class Tensor:
             )
         if len(shapes) > 1:
             some = ", ".join(map(str, sorted(shapes)[:3]))
-            raise ShapeError(f"tensor {self.name!r}: shapes differ ({some}, …), so there is no one array; use numpy(aslist=True)")
+            raise ShapeError(
+                f"tensor {self.name!r}: shapes differ ({some}, …), so there is no one array; use numpy(aslist=True)"
+            )
         return np.stack(samples)
 
     def text(self) -> Any:
@@ -200,7 +206,9 @@ class Tensor:
             ``numpy.str_`` for one row (a ``str``, with NumPy's ``astype``), a list of them for several; ``None`` where missing.
         """
         if self._definition.kind not in (Kind.TEXT, Kind.JSON):
-            raise InvalidInput(f"tensor {self.name!r} has htype {self.htype!r}: text() is for text and json; use numpy() or data()")
+            raise InvalidInput(
+                f"tensor {self.name!r} has htype {self.htype!r}: text() is for text and json; use numpy() or data()"
+            )
         cells = self._cells()
         assert isinstance(cells, Strings)
         texts = [None if t is None else np.str_(t) for t in cells.values.to_pylist()]
@@ -270,7 +278,7 @@ class Tensor:
         return (len(self), *(a if a == b else None for a, b in zip(*bounds, strict=True)))
 
     def shapes(self) -> Any:
-        """Shape of every sample: an int array ``(n, ndim)``, or a list when the numbers of dimensions differ or some are missing."""
+        """Shape of every sample: int array ``(n, ndim)``, or a list when numbers of dimensions differ or some are missing."""
         shapes = self._rowset._shapes(self.name, self._rows)
         if shapes and None not in shapes and len({len(s) for s in shapes if s is not None}) == 1:
             return np.array(shapes, np.int64)
@@ -332,7 +340,9 @@ class Tensor:
     def _set_inside(self, dataset: Dataset, key: Any, value: Any) -> None:
         sample = Tensor(self._rowset, self.name, self._rows, single=True).numpy()
         if sample is None or self._definition.kind in (Kind.TEXT, Kind.JSON):
-            raise InvalidInput(f"tensor {self.name!r}, row {int(self._rows[0])}: there is no array to assign into; assign the whole sample")
+            raise InvalidInput(
+                f"tensor {self.name!r}, row {int(self._rows[0])}: there is no array to assign into; assign the whole sample"
+            )
         patched = np.array(sample)
         target = patched
         for index in self._inside:

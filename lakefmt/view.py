@@ -47,7 +47,10 @@ class Selection:
         """Shapes of samples."""
         if name in self.computed:
             cells = _take(self.computed[name], rows, None)
-            return [() if v is None else np.shape(v) for v in (cells.values if not isinstance(cells, Strings) else [None] * len(rows))]
+            return [
+                () if v is None else np.shape(v)
+                for v in (cells.values if not isinstance(cells, Strings) else [None] * len(rows))
+            ]
         shapes: list[Shape | None] = self.base.shapes(self._column(name), self.rows[rows])
         return shapes
 
@@ -112,7 +115,7 @@ class View(Rowset):
             base, rows = base.base, base.rows[rows]
         self._selection = Selection(base, np.asarray(rows, np.int64), names, computed)
         self._single = single
-        self._origin = origin._origin if isinstance(origin, View) else origin
+        self._origin: Rowset | None = origin._origin if isinstance(origin, View) else origin
         self.query_text = query_text if query_text is not None else getattr(origin, "query_text", None)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -146,7 +149,7 @@ class View(Rowset):
         """The version the rows are of."""
         return str(self._selection.identity()["version"])
 
-    def save_view(self, id: str | None = None, *, message: str | None = None, overwrite: bool = False) -> str:  # noqa: A002
+    def save_view(self, id: str | None = None, *, message: str | None = None, overwrite: bool = False) -> str:
         """Save this view in its dataset, to be opened again as ``<dataset>/.queries/<id>``.
 
         Args:
@@ -227,7 +230,9 @@ def _computed_definition(field_id: int, name: str, cells: Cells) -> TensorDef:
     if isinstance(cells, Dense):
         return TensorDef(id=field_id, name=name, htype="generic", dtype=cells.values.dtype.name, shape=cells.values.shape[1:])
     first = next((v for v in cells.values if v is not None), None)
-    return TensorDef(id=field_id, name=name, htype="generic", dtype="float64" if first is None else np.asarray(first).dtype.name)
+    return TensorDef(
+        id=field_id, name=name, htype="generic", dtype="float64" if first is None else np.asarray(first).dtype.name
+    )
 
 
 def computed_cells(array: pa.Array) -> Cells:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import threading
 import uuid
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -50,6 +50,8 @@ from lakefmt.versioning.records import State, Version
 
 #: Bytes buffered before they are written, and so the size of a fragment. Bounds the memory of a writer.
 FRAGMENT_NBYTES = 128 << 20
+Build: TypeAlias = Callable[[State], list[Change]]
+
 #: Rows prepared at a time when a list is too long to prepare at once.
 _STEP_ROWS = 256
 
@@ -323,7 +325,7 @@ class Writer:
     def commit(self, message: str | None) -> None:
         """Store what is buffered and name the version."""
         with self.lock:
-            build = self._flusher() if self.pending else lambda state: [Name()]
+            build: Build = self._flusher() if self.pending else _only_name
             self._commit(Transaction(build, message=message, named=True))
 
     def _commit(self, txn: Transaction) -> None:
@@ -333,7 +335,7 @@ class Writer:
         self.pending = Pending()
         self.move_to(version)
 
-    def _flusher(self) -> Any:
+    def _flusher(self) -> Build:
         """A builder of the changes that store what is pending now; files are written once, and again only when class ids move."""
         pending, base = self.pending, self.snapshot
         made: dict[str, list[Change]] = {}
@@ -360,7 +362,9 @@ class Writer:
             if cut:
                 changes += self._fill(base, definition, tail, cut, patches, remaps)
             if cut < len(tail.column):
-                column = _remapped(tail.column.slice(cut, len(tail.column)) if cut else tail.column, remaps.get(definition.name))
+                column = _remapped(
+                    tail.column.slice(cut, len(tail.column)) if cut else tail.column, remaps.get(definition.name)
+                )
                 gap = max(0, tail.begin - stored)
                 fresh.append((definition, _padded(column, definition, gap)))
         if rows:
@@ -416,6 +420,10 @@ class Writer:
         return Snapshot(self.reader, Version(self.version.head, state, ""), self.url)
 
 
+def _only_name(state: State) -> list[Change]:
+    return [Name()]
+
+
 def as_columns(given: Any) -> Mapping[str, Any]:
     """Rows given as a dict of columns, an Arrow table or a DataFrame, as a dict of columns."""
     if isinstance(given, (pa.Table, pa.RecordBatch)):
@@ -423,7 +431,9 @@ def as_columns(given: Any) -> Mapping[str, Any]:
     if isinstance(given, Mapping):
         bad = [k for k, v in given.items() if not hasattr(v, "__len__") or isinstance(v, (str, bytes))]
         if bad:
-            raise InvalidInput(f"extend(): {bad[0]!r} is {type(given[bad[0]]).__name__}, not a sequence of samples; append() takes one row")
+            raise InvalidInput(
+                f"extend(): {bad[0]!r} is {type(given[bad[0]]).__name__}, not a sequence of samples; append() takes one row"
+            )
         return given
     if hasattr(given, "columns") and hasattr(given, "iloc"):
         return {str(c): given[c] for c in given.columns}

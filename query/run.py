@@ -28,7 +28,8 @@ def run_query(rowset: Rowset, tql: str, parameters: _Parameters = None) -> View:
     plan = translate(tql, catalog, parameters, seed=random.next_seed())
     if plan.source is not None:
         raise TqlError(
-            f"this query names its dataset ({plan.source!r}) but runs on one already: leave FROM out, or use lakefmt.query(…)", tql
+            f"this query names its dataset ({plan.source!r}) but runs on one already: leave FROM out, or use lakefmt.query(…)",
+            tql,
         )
     return _view(rowset, source, plan, execute(source, catalog, plan, tql), tql)
 

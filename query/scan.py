@@ -7,7 +7,7 @@ arrays without a copy. Columns of several files of a fragment are joined by row 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,7 +136,10 @@ class _Scan:
         for i, fragment in enumerate(self._snapshot.fragments):
             places = {r: self._place(fragment, r) for r in self._wanted}
             keys = list(dict.fromkeys(p.key for p in places.values() if p.key))
-            look = (bool(fragment.deleted), tuple((p.arrow, p.expression, keys.index(p.key) if p.key else -1) for p in places.values()))
+            look = (
+                bool(fragment.deleted),
+                tuple((p.arrow, p.expression, keys.index(p.key) if p.key else -1) for p in places.values()),
+            )
             groups.setdefault(look, []).append((i, places))
         out = [self._relation(n, members) for n, members in enumerate(groups.values())]
         return out or [self._nothing()]
@@ -194,7 +197,7 @@ class _Scan:
         )  # fmt: skip
         return f"SELECT {lead}{picked} FROM {self._parquet(members, first, slots[0])} p0{joins}"
 
-    def _picked(self, first: Mapping[Read, _Place], slots: list[str | None]) -> str:
+    def _picked(self, first: Mapping[Read, _Place], slots: Sequence[str | None]) -> str:
         out = ""
         for read in self._wanted:
             place = first[read]
@@ -287,7 +290,9 @@ def _ragged_arrow(definition: TensorDef, info: TensorInfo, values: list[Any]) ->
     flat = np.concatenate(present) if present else np.empty(0, kind.to_pandas_dtype())
     missing = np.array([v is None for v in values], bool)
     lists = pa.LargeListArray.from_arrays(
-        pa.array(np.concatenate(([0], np.cumsum(sizes)))), pa.array(flat, kind), mask=pa.array(missing) if missing.any() else None
+        pa.array(np.concatenate(([0], np.cumsum(sizes)))),
+        pa.array(flat, kind),
+        mask=pa.array(missing) if missing.any() else None,
     )
     return {"value": lists, "shape": pa.array([None if v is None else list(v.shape) for v in values], pa.list_(pa.int32()))}
 

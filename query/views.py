@@ -100,8 +100,12 @@ def load_view(dataset: Dataset, view_id: str) -> View:
     rows = table.column("_row").to_numpy().astype(np.int64)
     assert isinstance(snapshot, Snapshot)
     if len(rows) and (rows.min() < 0 or rows.max() >= len(snapshot)):
-        raise Corrupt(f"{dataset.path}: saved view {view_id!r} names rows that version {entry.version} does not have; delete it")
-    computed = {name: _restored(table.column(column).combine_chunks(), about) for name, (column, about) in described["computed"].items()}
+        raise Corrupt(
+            f"{dataset.path}: saved view {view_id!r} names rows that version {entry.version} does not have; delete it"
+        )
+    computed = {
+        name: _restored(table.column(column).combine_chunks(), about) for name, (column, about) in described["computed"].items()
+    }
     view = View(snapshot, rows, names=described["tensors"], computed=computed, origin=at_version, query_text=entry.query)
     return view[tuple(described["order"])] if list(view._selection.definitions) != described["order"] else view
 

@@ -116,9 +116,7 @@ def _edit(state: State, by_fragment: Mapping[str, Any], fn: Callable[[Fragment, 
     missing = set(by_fragment) - {f.id for f in state.fragments}
     if missing:
         raise Conflict(f"{len(missing)} of the fragments this change was made for are gone; refresh and redo")
-    return replace(
-        state, fragments=tuple(fn(f, by_fragment[f.id]) if f.id in by_fragment else f for f in state.fragments)
-    )
+    return replace(state, fragments=tuple(fn(f, by_fragment[f.id]) if f.id in by_fragment else f for f in state.fragments))
 
 
 def touch(change: Change) -> Touch:

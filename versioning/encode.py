@@ -21,9 +21,7 @@ def encode_version(head: Head, state: State) -> tuple[bytes, Version]:
     """The bytes of a version object, and the version as a reader would see it."""
     raw = msgspec.json.encode(state)
     body = pa.compress(raw, codec="zstd", asbytes=True)
-    head = msgspec.structs.replace(
-        head, body_size=len(body), body_raw_size=len(raw), body_xxh64=xxhash.xxh64(body).hexdigest()
-    )
+    head = msgspec.structs.replace(head, body_size=len(body), body_raw_size=len(raw), body_xxh64=xxhash.xxh64(body).hexdigest())
     line = msgspec.json.encode(head)
     opening = line[:-1]  # without the closing brace
     data = opening + _CHECK + xxhash.xxh64(opening).hexdigest().encode() + b'"}\n' + body

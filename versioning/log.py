@@ -372,7 +372,9 @@ def check_branch_name(name: str) -> None:
     """Refuse names that could not be addressed as ``path@name``."""
     bad = not isinstance(name, str) or not name or "@" in name or name != name.strip() or name.startswith("/")
     if bad or _parse_version_id(name) is not None or len(name) > 200:
-        raise InvalidInput(f"{name!r} is no branch name: use letters, digits, '-', '_', '.', '/', and not the form of a version id")
+        raise InvalidInput(
+            f"{name!r} is no branch name: use letters, digits, '-', '_', '.', '/', and not the form of a version id"
+        )
 
 
 def _parse_version_id(text: str) -> tuple[str, int] | None:

@@ -36,7 +36,7 @@ class Operation(StrEnum):
     NAME = "name"
 
 
-class Touch(Record):
+class Touch(Record, frozen=True):
     """What one change touched; enough to judge whether another change conflicts with it."""
 
     operation: Operation
@@ -46,7 +46,7 @@ class Touch(Record):
     rows: int = 0
 
 
-class Claim(Record):
+class Claim(Record, frozen=True):
     """``_lakefmt.json``: this place is a lakefmt dataset."""
 
     format: str
@@ -55,7 +55,7 @@ class Claim(Record):
     created_ms: int
 
 
-class Branch(Record):
+class Branch(Record, frozen=True):
     """``refs/branches/<name>.json``: a name for a numbered log.
 
     ``parent`` and ``parent_v`` say where it began (``None`` for the first branch); ``id_space`` sets its row ids apart.
@@ -69,7 +69,7 @@ class Branch(Record):
     created_ms: int = 0
 
 
-class Head(Record):
+class Head(Record, frozen=True):
     """The first line of a version object.
 
     Attributes:
@@ -108,7 +108,7 @@ class Head(Record):
     parent_v: int | None = None
 
 
-class State(Record):
+class State(Record, frozen=True):
     """The body of a version object: everything there is to know of the dataset at that version.
 
     ``leaves`` references shared manifests of older fragments; version 0 of the format keeps all fragments inline.
@@ -117,7 +117,7 @@ class State(Record):
     tensors: tuple[TensorDef, ...] = ()
     fragments: tuple[Fragment, ...] = ()
     leaves: tuple[str, ...] = ()
-    info: dict[str, Any] = {}
+    info: dict[str, Any] = msgspec.field(default_factory=dict)
     next_row: int = 0
     id_space: int = 0
     floor: int = 0

@@ -36,7 +36,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Base of everything the log records: immutable, JSON, defaults left out."""
 
 
-class Field(Record):
+class Field(Record, frozen=True):
     """One tensor within a column file.
 
     Attributes:
@@ -68,7 +68,7 @@ class Field(Record):
     nbytes: int = 0
 
 
-class ColumnFile(Record):
+class ColumnFile(Record, frozen=True):
     """One immutable Parquet file.
 
     Attributes:
@@ -88,7 +88,7 @@ class ColumnFile(Record):
     fields: tuple[Field, ...]
 
 
-class Slice(Record):
+class Slice(Record, frozen=True):
     """Rows ``[start, start + count)`` of a small file shared by several fragments: the part that concerns one of them.
 
     The file's column ``_offset`` (INT64) holds row offsets within the fragment, ascending.
@@ -99,7 +99,7 @@ class Slice(Record):
     count: int
 
 
-class Overlay(Record):
+class Overlay(Record, frozen=True):
     """New samples for some rows of one tensor.
 
     Attributes:
@@ -113,7 +113,7 @@ class Overlay(Record):
     files: tuple[ColumnFile, ...]
 
 
-class Fragment(Record):
+class Fragment(Record, frozen=True):
     """A contiguous run of rows.
 
     Attributes:

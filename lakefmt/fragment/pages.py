@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -104,7 +105,7 @@ def read_page_table(tail: Bytes, tail_start: int, what: str) -> PageTable:
     return table
 
 
-def parse_footer(tail: Bytes) -> dict[int, object]:  # type: ignore[type-arg, unused-ignore]
+def parse_footer(tail: Bytes) -> dict[int, Any]:
     """The Thrift structure at the end of a Parquet file."""
     if len(tail) < 12 or bytes(tail[-4:]) != MAGIC:
         raise Corrupt("not a Parquet file, or a truncated one: it does not end in PAR1")
@@ -124,8 +125,9 @@ def _check(table: PageTable, tail_start: int, what: str) -> None:
         raise Corrupt(f"{what}: its page index contradicts itself; restore the file")
 
 
-def read_page_header(page: Bytes, what: str) -> Page:
-    """Parse the header of a page given its bytes (header included)."""
+def read_page_header(page: Bytes, what: str, size: int | None = None) -> Page:
+    """Parse the header of a page given its bytes (header included), or its first bytes and its ``size``."""
+    size = len(page) if size is None else size
     reader = Reader(page)
     reader.end = min(len(page), _HEADER_BYTES_MAX)
     header = reader.struct()
@@ -139,7 +141,7 @@ def read_page_header(page: Bytes, what: str) -> Page:
         raise Corrupt(f"{what}: a page header lacks field {e}") from e
     levels = definition_nbytes + repetition_nbytes
     bad = min(definition_nbytes, repetition_nbytes, stored, raw, values, nulls, rows) < 0 or levels > stored
-    if bad or start + stored != len(page) or nulls > values or levels > raw:
+    if bad or start + stored != size or nulls > values or levels > raw:
         raise Corrupt(f"{what}: a page header contradicts the page index; restore the file")
     definition_at = start + repetition_nbytes
     return Page(

@@ -75,7 +75,7 @@ class _RowGroup:
 
 
 class ColumnWriter:
-    """Writes pages to a sink, then the indexes and the footer. """
+    """Writes pages to a sink, then the indexes and the footer."""
 
     def __init__(self, sink: Sink, spec: ColumnSpec, *, row_group_bytes: int = 64 << 20) -> None:
         self._sink, self._spec = sink, spec

@@ -113,9 +113,7 @@ class FileReader:
             case Layout.BLOBS:
                 return self._blob_cells(definition, files, file, field, rows)
 
-    def _short(
-        self, definition: TensorDef, files: tuple[ColumnFile, ...], field: Field, rows: Rows, inside: Array
-    ) -> Cells:
+    def _short(self, definition: TensorDef, files: tuple[ColumnFile, ...], field: Field, rows: Rows, inside: Array) -> Cells:
         """Rows past the end of a short tensor are missing."""
         if not inside.any():
             return missing_cells(definition, len(rows))
@@ -258,7 +256,7 @@ class FileReader:
             assert field.shape is not None
             body = rows * int(np.prod(field.shape, dtype=np.int64)) * itemsize
             # the values fill the page to its end, after levels whose length the header tells
-            head = read_page_header(_Extent(head_bytes, size), self._name(file))
+            head = read_page_header(head_bytes, self._name(file), size)
             if head.end - head.values_start != body or head.nulls:
                 raise Corrupt(f"{self._name(file)}: page {page} does not hold {rows} rows of shape {field.shape}; restore it")
             return (offset + head.values_start, rows), 64
@@ -385,23 +383,12 @@ class FileReader:
 
     def _expect(self, file: ColumnFile, data: Bytes, length: int) -> None:
         if len(data) != length:
-            raise Corrupt(f"{self._name(file)}: {len(data)} bytes came where {length} were stored: it was truncated; restore it")
+            raise Corrupt(
+                f"{self._name(file)}: {len(data)} bytes came where {length} were stored: it was truncated; restore it"
+            )
 
     def _name(self, file: ColumnFile) -> str:
         return f"{self.store.url}/{file.key}"
-
-
-class _Extent:
-    """The first bytes of a page that has ``size`` bytes; lets a header be parsed without its page."""
-
-    def __init__(self, head: Bytes, size: int) -> None:
-        self._head, self._size = head, size
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __getitem__(self, at: Any) -> Any:
-        return self._head[at]
 
 
 def _shape_file(files: tuple[ColumnFile, ...], field: Field) -> ColumnFile:

@@ -274,9 +274,7 @@ def _lists(column: NumericColumn, field: Field) -> pa.Array:
     present = [s.reshape(-1) for s in samples if s is not None and s.size]
     flat = np.concatenate(present).astype(column.dtype, copy=False) if present else np.empty(0, column.dtype)
     mask = np.array([s is None for s in samples])
-    return pa.LargeListArray.from_arrays(
-        pa.array(offsets), pa.array(flat), mask=pa.array(mask) if mask.any() else None
-    )
+    return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(flat), mask=pa.array(mask) if mask.any() else None)
 
 
 def shape_array(shapes: Sequence[Shape | None]) -> pa.Array:
@@ -348,7 +346,7 @@ def _fill_flat(out: ColumnWriter, column: Column) -> None:
         at = 0
         while at < len(block):
             n = min(page_rows - held, len(block) - at)
-            parts.append(memoryview(block[at : at + n]).cast("B"))
+            parts.append(block[at : at + n].reshape(-1).view(np.uint8).data)
             held += n
             at += n
             if held == page_rows:
@@ -375,7 +373,7 @@ def _blobs(column: Column) -> Iterator[Bytes | None]:
     assert isinstance(column, NumericColumn)
     little = column.dtype.newbyteorder("<")
     for sample in column.samples():
-        yield None if sample is None else memoryview(np.ascontiguousarray(sample, little).reshape(-1)).cast("B")
+        yield None if sample is None else np.ascontiguousarray(sample, little).reshape(-1).view(np.uint8).data
 
 
 def _fill_values(out: ColumnWriter, values: Iterator[Bytes | None]) -> None:

@@ -1,0 +1,57 @@
+"""The command line: ``lakefmt demo``, ``lakefmt summary``, ``lakefmt log``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+
+def main() -> None:
+    """Entry point of the ``lakefmt`` command."""
+    try:
+        import click
+    except ImportError:
+        sys.exit('lakefmt: the command line needs an optional dependency: pip install "lakefmt[cli]"')
+    from lakefmt._version import __version__
+    from lakefmt.errors import LakeError
+
+    @click.group(help="Open, versioned tensor datasets for deep learning.")
+    @click.version_option(__version__, prog_name="lakefmt")
+    def cli() -> None: ...
+
+    @cli.command(help="The main job on real images: ingest, query, train, branch, compare.")
+    @click.option("--images", type=click.Path(path_type=Path), help="A folder of JPEGs (default: the small ones shipped).")
+    @click.option(
+        "--out",
+        type=click.Path(path_type=Path),
+        default=Path("lakefmt-demo"),
+        show_default=True,
+        help="Where the dataset goes.",
+    )
+    def demo(images: Path | None, out: Path) -> None:
+        from lakefmt.demo import run_demo
+
+        run_demo(images, out, click.echo)
+
+    @cli.command(help="What a dataset holds.")
+    @click.argument("path")
+    def summary(path: str) -> None:
+        from lakefmt import load
+
+        click.echo(repr(load(path, read_only=True)))
+
+    @cli.command(help="The named versions of a dataset, newest first.")
+    @click.argument("path")
+    def log(path: str) -> None:
+        from lakefmt import load
+
+        load(path, read_only=True).log()
+
+    try:
+        cli()
+    except LakeError as e:
+        sys.exit(f"lakefmt: {e}")
+
+
+if __name__ == "__main__":
+    main()
