@@ -194,7 +194,7 @@ def resolve_rows(key: Any, length: int) -> tuple[Rows, bool]:
         return np.array([row]), True
     if isinstance(key, slice):
         try:
-            return np.arange(length)[key], False
+            return np.arange(*key.indices(length)), False
         except TypeError as e:
             raise RowIndexError(f"{key!r} is no slice of rows: {e}") from None
     if key is Ellipsis:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import os
 import threading
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from lakefmt.cells import Array, Cells, Dense, Rows
+from lakefmt.cells import Array, Cells, Dense, Encoded, Rows
 from lakefmt.errors import Corrupt, NoSuchTensor, nearest
 from lakefmt.fragment.columns import Shape
-from lakefmt.fragment.meta import Field, Fragment, Layout, Slice
+from lakefmt.fragment.meta import ColumnFile, Field, Fragment, Layout, Slice
 from lakefmt.fragment.read import DECODED_NBYTES_MAX, FileReader, missing_cells, place
 from lakefmt.htypes import Kind, TensorDef
 from lakefmt.versioning.records import Version
@@ -49,7 +50,8 @@ class Snapshot:
         self.fragments = version.state.fragments
         live = np.array([f.live for f in self.fragments], np.int64)
         self._starts = np.concatenate(([0], np.cumsum(live)))
-        self._rows = int(self._starts[-1])
+        self._starts_list: list[int] = self._starts.tolist()
+        self._rows = self._starts_list[-1]
         physical = np.array([f.rows for f in self.fragments], np.int64)
         self._physical = np.concatenate(([0], np.cumsum(physical)))
         self._has_deletes = any(f.deleted for f in self.fragments)
@@ -61,6 +63,7 @@ class Snapshot:
         self._flat: dict[str, _Flat | None] = {}
         self._remaining: dict[str, Rows] = {}
         self._uniform: dict[str, tuple[Shape, str] | None] = {}
+        self._blob_files: dict[tuple[str, int], ColumnFile | None] = {}
         self._touched_nbytes = 0
 
     def __getstate__(self) -> dict[str, Any]:
@@ -153,14 +156,48 @@ class Snapshot:
                 out = np.empty((len(rows), *shape), dtype)
             if self._gather_flat(name, rows, out):
                 return Dense(out)
+        if len(rows) == 1:
+            return self._one(definition, int(rows[0]), out)
         parts = [(at, self._fragment_cells(definition, f, o)) for f, at, o in self._by_fragment(rows)]
-        cells = place(definition, len(rows), parts) if parts else missing_cells(definition, 0)
+        if len(parts) == 1:
+            cells = parts[0][1]
+        else:
+            cells = place(definition, len(rows), parts) if parts else missing_cells(definition, 0)
+        if isinstance(cells, Encoded):
+            self._account(len(rows), sum(len(v) for v in cells.values if v is not None))
         if uniform is not None and out is not None:
             if len(rows):
                 assert isinstance(cells, Dense)
                 out[...] = cells.values
             return Dense(out)
         return cells
+
+    def _one(self, definition: TensorDef, row: int, out: Array | None) -> Cells:
+        """A single sample: the same steps without the vectors."""
+        i = bisect_right(self._starts_list, row) - 1
+        fragment = self.fragments[i]
+        offset = row - self._starts_list[i]
+        if fragment.deleted:
+            offset = int(self.remaining(fragment)[offset])
+        file = self._plain_blobs(definition, fragment)
+        if file is not None:
+            value = self.reader.blob(file, offset)
+            self._account(1, 0 if value is None else len(value))
+            return Encoded([value], definition.compression or "")
+        cells = self._fragment_cells(definition, fragment, np.array([offset]))
+        if out is not None and isinstance(cells, Dense):
+            out[...] = cells.values
+            return Dense(out)
+        return cells
+
+    def _plain_blobs(self, definition: TensorDef, fragment: Fragment) -> ColumnFile | None:
+        """The file of an encoded tensor that covers a whole fragment and has no updates."""
+        key = (fragment.id, definition.id)
+        if key not in self._blob_files:
+            found = fragment.field(definition.id) if definition.kind is Kind.ENCODED else None
+            plain = found is not None and found[1].rows == fragment.rows and not fragment.overlays_of(definition.id)
+            self._blob_files[key] = found[0] if found is not None and plain else None
+        return self._blob_files[key]
 
     def _fragment_cells(self, definition: TensorDef, fragment: Fragment, offsets: Rows) -> Cells:
         cells = self.reader.cells(definition, fragment.files, offsets)

@@ -117,7 +117,8 @@ class Tensor:
                 return picked
             return Tensor(self._rowset, self.name, picked._rows, single=picked._is_single, inside=(rest,))
         rows, single = resolve_rows(key, len(self))
-        return Tensor(self._rowset, self.name, self._rows[rows], single=single)
+        rows = rows if self._given_rows is None else self._given_rows[rows]
+        return Tensor(self._rowset, self.name, rows, single=single)
 
     def __iter__(self) -> Iterator[Tensor]:
         for row in self._rows:
@@ -328,7 +329,7 @@ class Tensor:
         if isinstance(key, tuple):
             key, inside = key[0], key[1:]
         rows, single = resolve_rows(key, len(self))
-        rows = self._rows[rows]
+        rows = rows if self._given_rows is None else self._given_rows[rows]
         if inside:
             if not single:
                 raise RowIndexError(f"assign inside one row at a time: ds[{self.name!r}][i, …] = value")

@@ -40,11 +40,17 @@ class PageTable:
 
     @property
     def rows(self) -> int:
+        """Rows of the file."""
         return int(self.first_row[-1])
+
+    @property
+    def single(self) -> bool:
+        """Whether every page holds one row."""
+        return len(self.offset) == self.first_row.item(-1)
 
     def page_of(self, rows: Rows) -> Rows:
         """Index of the page that holds each row."""
-        if len(self.offset) == self.rows:
+        if self.single:
             return rows
         return np.searchsorted(self.first_row, rows, side="right").astype(np.int64) - 1
 

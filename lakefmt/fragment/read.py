@@ -38,6 +38,8 @@ from lakefmt.storage import Bytes, Range, Store
 #: Decoded light columns and document pages kept per dataset handle.
 DECODED_NBYTES_MAX = 256 << 20
 _FETCH_NBYTES = 8 << 20
+#: Checked mappings kept at hand.
+_VIEWS_MAX = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ class FileReader:
 
     def _reset(self) -> None:
         self._tables: dict[str, PageTable] = {}
-        self._sizes: set[str] = set()
+        self._views: dict[str, memoryview] = {}
         self._light: ByteCache[Light] = ByteCache(DECODED_NBYTES_MAX)
         self._pages: ByteCache[Any] = ByteCache(DECODED_NBYTES_MAX // 4)
         self._lock = threading.Lock()
@@ -302,6 +304,17 @@ class FileReader:
             out.append(value)
         return out
 
+    def blob(self, file: ColumnFile, row: int) -> Buffer | None:
+        """One BYTE_ARRAY value; the short way when it has a page to itself in a mapped file."""
+        view = self._map(file)
+        table = self.page_table(file)
+        page = row if table.single else int(table.first_row.searchsorted(row, "right")) - 1
+        if view is None or table.first_row.item(page + 1) - table.first_row.item(page) != 1:
+            return self.blobs(file, np.array([row]))[0]
+        start = table.offset.item(page)
+        value = single_value(view[start : start + table.size.item(page)], file.key)
+        return self.blobs(file, np.array([row]))[0] if value is None else value
+
     def _page_splits(self, file: ColumnFile, table: PageTable, page_no: int, page: Bytes) -> list[tuple[int, int] | None]:
         """Where each value of an uncompressed page lies, relative to the page; ``None`` for a missing one."""
 
@@ -359,6 +372,9 @@ class FileReader:
     # -- bytes ---------------------------------------------------------------------------------------------------------
 
     def _map(self, file: ColumnFile) -> memoryview | None:
+        view = self._views.get(file.key)
+        if view is not None:
+            return view
         try:
             view = self.store.map(file.key)
         except NoSuchObject as e:
@@ -367,6 +383,10 @@ class FileReader:
             raise Corrupt(
                 f"{self._name(file)} has {len(view)} bytes instead of {file.size}: it was truncated or replaced; restore it"
             )
+        if view is not None:
+            if len(self._views) >= _VIEWS_MAX:
+                self._views = {}
+            self._views[file.key] = view
         return view
 
     def _tail(self, file: ColumnFile) -> Bytes:
