@@ -48,9 +48,7 @@ def dataset(
     return _open(Log.open(store), address, read_only=read_only)
 
 
-def empty(
-    path: str | os.PathLike[str], *, overwrite: bool = False, storage_options: Mapping[str, Any] | None = None
-) -> Dataset:
+def empty(path: str | os.PathLike[str], *, overwrite: bool = False, storage_options: Mapping[str, Any] | None = None) -> Dataset:
     """Create a dataset.
 
     Raises:
@@ -62,9 +60,7 @@ def empty(
     store = _store(address, storage_options)
     if Log.exists(store):
         if not overwrite:
-            raise AlreadyExists(
-                f"{address.base} holds a dataset already; pass overwrite=True to delete it, or open it with load()"
-            )
+            raise AlreadyExists(f"{address.base} holds a dataset already; pass overwrite=True to delete it, or open it with load()")
         _delete(store)
     _check_free(store, address)
     Log.create(store)

@@ -65,7 +65,7 @@ def run_demo(images: Path | None, out: Path, echo: Callable[[str], None] = print
     files = find_jpegs(folder)
     report = Report(echo)
     ds: Dataset = lakefmt.dataset(out, overwrite=True)
-    _ingest(ds, files, report)
+    _ingest(ds, files, folder, report)
     _query(ds, report)
     _train(ds, report)
     _branch(ds, report)
@@ -95,9 +95,8 @@ def label_of(file: Path, top: Path) -> str:
     return re.sub(r"[_-]?\d+$", "", stem) or stem
 
 
-def _ingest(ds: Dataset, files: list[Path], report: Report) -> None:
+def _ingest(ds: Dataset, files: list[Path], top: Path, report: Report) -> None:
     report.step(f"1. Ingest {len(files)} JPEGs, their bytes kept as they are")
-    top = files[0].parent if len({f.parent for f in files}) == 1 else Path()
     ds.create_tensor("image", htype="image", sample_compression="jpeg")
     ds.create_tensor("label", htype="class_label")
     start = time.perf_counter()

@@ -204,9 +204,7 @@ def resolve_rows(key: Any, length: int) -> tuple[Rows, bool]:
     except ValueError:
         array = np.empty(0, object)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iub"):
-        raise RowIndexError(
-            f"{key!r} is no row index: use an int, a slice, or a one-dimensional list or array of ints or bools"
-        )
+        raise RowIndexError(f"{key!r} is no row index: use an int, a slice, or a one-dimensional list or array of ints or bools")
     if array.dtype.kind == "b":
         if len(array) != length:
             raise RowIndexError(f"a mask of {len(array)} booleans does not fit {length} rows")

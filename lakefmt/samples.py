@@ -368,9 +368,7 @@ def _pixels(value: Any, where: str) -> Array:
     except (ValueError, MissingExtra) as e:
         raise ShapeError(f"{where}: {e}") from e
     if array.dtype.kind not in "biuf":
-        raise DtypeError(
-            f"{where}: {_show(value)} ({type(value).__name__}) is no image; give lakefmt.read(path) or a uint8 array"
-        )
+        raise DtypeError(f"{where}: {_show(value)} ({type(value).__name__}) is no image; give lakefmt.read(path) or a uint8 array")
     if array.dtype.kind in "iu" and array.dtype != np.uint8 and array.size and array.min() >= 0 and array.max() <= 255:
         array = array.astype(np.uint8)
     return array

@@ -20,9 +20,7 @@ def _table(rowset: Rowset) -> list[tuple[str, ...]]:
         label = "str" if tensor.htype == "text" else "json" if tensor.htype == "json" else "-" if dtype is None else dtype.name
         shape = tensor.shape if len(rowset) <= 10_000 or not getattr(rowset, "is_view", False) else None
         shown = (
-            "?"
-            if shape is None
-            else f"({', '.join('…' if d is None else str(d) for d in shape)}{',' if len(shape) == 1 else ''})"
+            "?" if shape is None else f"({', '.join('…' if d is None else str(d) for d in shape)}{',' if len(shape) == 1 else ''})"
         )
         rows.append((name, tensor.htype, shown, label, tensor.sample_compression or "-"))
     return rows

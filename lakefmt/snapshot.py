@@ -19,24 +19,26 @@ from lakefmt.cells import Array, Cells, Dense, Encoded, Rows
 from lakefmt.errors import Corrupt, NoSuchTensor, nearest
 from lakefmt.fragment.columns import Shape
 from lakefmt.fragment.meta import ColumnFile, Field, Fragment, Layout, Slice
-from lakefmt.fragment.read import DECODED_NBYTES_MAX, FileReader, missing_cells, place
+from lakefmt.fragment.read import DECODED_NBYTES_MAX, RESIDENT_NBYTES_MAX, FileReader, missing_cells, place
 from lakefmt.htypes import Kind, TensorDef
 from lakefmt.versioning.records import Version
 
 #: Rows this wide are copied one by one when they come from several pages; narrower ones by vectorised indexing.
 _WIDE_NBYTES = 2048
-#: Bytes of mapped files a handle lets stay resident before it tells the kernel to forget them (they stay in its page cache).
-RESIDENT_NBYTES_MAX = 256 << 20
-#: What touching a mapped page costs in residency: the kernel maps this much around it.
-_FAULT_NBYTES = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
 class _Flat:
-    """A tensor that lies flat in every fragment: its pages over mapped memory, and the physical row each begins with."""
+    """A tensor that lies flat in every fragment, page by page.
 
-    pages: list[Array]
+    ``first_row``: the physical row each page begins with. ``pages``: views over mapped memory, when all flat tensors together are
+    small enough to stay resident; else empty, and ``keys`` and ``starts`` say where the values of each page are to be read.
+    """
+
     first_row: Rows
+    pages: list[Array]
+    keys: list[str]
+    starts: Rows
 
 
 class Snapshot:
@@ -51,7 +53,7 @@ class Snapshot:
         live = np.array([f.live for f in self.fragments], np.int64)
         self._starts = np.concatenate(([0], np.cumsum(live)))
         self._starts_list: list[int] = self._starts.tolist()
-        self._rows = self._starts_list[-1]
+        self._rows: int = self._starts_list[-1]
         physical = np.array([f.rows for f in self.fragments], np.int64)
         self._physical = np.concatenate(([0], np.cumsum(physical)))
         self._has_deletes = any(f.deleted for f in self.fragments)
@@ -64,7 +66,6 @@ class Snapshot:
         self._remaining: dict[str, Rows] = {}
         self._uniform: dict[str, tuple[Shape, str] | None] = {}
         self._blob_files: dict[tuple[str, int], ColumnFile | None] = {}
-        self._touched_nbytes = 0
 
     def __getstate__(self) -> dict[str, Any]:
         return {"reader": self.reader, "version": self.version, "url": self.url}
@@ -163,8 +164,6 @@ class Snapshot:
             cells = parts[0][1]
         else:
             cells = place(definition, len(rows), parts) if parts else missing_cells(definition, 0)
-        if isinstance(cells, Encoded):
-            self._account(len(rows), sum(len(v) for v in cells.values if v is not None))
         if uniform is not None and out is not None:
             if len(rows):
                 assert isinstance(cells, Dense)
@@ -182,7 +181,6 @@ class Snapshot:
         file = self._plain_blobs(definition, fragment)
         if file is not None:
             value = self.reader.blob(file, offset)
-            self._account(1, 0 if value is None else len(value))
             return Encoded([value], definition.compression or "")
         cells = self._fragment_cells(definition, fragment, np.array([offset]))
         if out is not None and isinstance(cells, Dense):
@@ -251,20 +249,24 @@ class Snapshot:
         if self._has_deletes:
             index, offsets = self.locate(rows)
             physical = self._physical[index] + offsets
-        self._account(len(rows), out.nbytes)
         if len(flat.pages) == 1:
             np.take(flat.pages[0], physical, axis=0, out=out, mode="clip")
             return True
         page = np.searchsorted(flat.first_row, physical, side="right") - 1
         inside = physical - flat.first_row[page]
-        if len(rows) and out.nbytes // len(rows) >= _WIDE_NBYTES:
+        wide = len(rows) > 0 and out.nbytes // len(rows) >= _WIDE_NBYTES
+        if not flat.pages:
+            row_nbytes = out[:1].nbytes
+            keys = [flat.keys[p] for p in page.tolist()]
+            self.reader.fill(keys, flat.starts[page] + inside * row_nbytes, out)
+        elif wide:
             pages = flat.pages
             for i, (p, r) in enumerate(zip(page.tolist(), inside.tolist(), strict=True)):
                 out[i] = pages[p][r]
-            return True
-        for p in np.unique(page).tolist():
-            here = np.flatnonzero(page == p)
-            out[here] = flat.pages[p][inside[here]]
+        else:
+            for p in np.unique(page).tolist():
+                here = np.flatnonzero(page == p)
+                out[here] = flat.pages[p][inside[here]]
         return True
 
     def _flat_of(self, name: str) -> _Flat | None:
@@ -276,27 +278,31 @@ class Snapshot:
 
     def _find_flat(self, definition: TensorDef) -> _Flat | None:
         pages: list[Array] = []
+        keys: list[str] = []
+        starts: list[int] = []
         first: list[int] = []
         row = 0
+        dtype = np.dtype(definition.dtype).newbyteorder("<")
+        resident = self._flat_nbytes() <= RESIDENT_NBYTES_MAX
         for fragment in self.fragments:
             found = fragment.field(definition.id)
-            if found is None or found[1].layout is not Layout.FLAT or fragment.overlays_of(definition.id):
+            plain = found is not None and found[1].layout is Layout.FLAT and not fragment.overlays_of(definition.id)
+            if found is None or not plain or not dtype.isnative:
                 return None
-            views = self.reader.flat_pages(definition, *found)
-            if views is None:
-                return None
-            for view in views:
-                pages.append(view)
+            views = self.reader.flat_pages(definition, *found) if resident else None
+            pages += views or []
+            for start, rows in self.reader.flat_extents(definition, *found):
+                keys.append(found[0].key)
+                starts.append(start)
                 first.append(row)
-                row += len(view)
-        return _Flat(pages, np.asarray(first, np.int64)) if pages else None
+                row += rows
+        if not first:
+            return None
+        return _Flat(np.asarray(first, np.int64), pages if len(pages) == len(first) else [], keys, np.asarray(starts, np.int64))
 
-    def _account(self, rows: int, nbytes: int) -> None:
-        """Keep mapped pages from piling up in this process's memory."""
-        self._touched_nbytes += max(nbytes, rows * _FAULT_NBYTES)
-        if self._touched_nbytes > RESIDENT_NBYTES_MAX:
-            self._touched_nbytes = 0
-            self.reader.store.forget_pages()
+    def _flat_nbytes(self) -> int:
+        """Bytes of all flat tensors."""
+        return sum(e.nbytes for f in self.fragments for file in f.files for e in file.fields if e.layout is Layout.FLAT)
 
     # -- facts ---------------------------------------------------------------------------------------------------------
 

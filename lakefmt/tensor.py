@@ -77,9 +77,7 @@ class Tensor:
         if names is not None and definition.is_label and list(names) != list(definition.class_names or ()):
             have = list(definition.class_names or ())
             if list(names)[: len(have)] != have:
-                raise InvalidInput(
-                    f"tensor {self.name!r}: class ids are stored, so class_names may only be added to, not changed"
-                )
+                raise InvalidInput(f"tensor {self.name!r}: class ids are stored, so class_names may only be added to, not changed")
             self.add_class_names(*list(names)[len(have) :])
         self._dataset()._edit_tensor(self.name, info=values)
 
@@ -171,9 +169,7 @@ class Tensor:
         try:
             return decode(codec, data)
         except BadSample as e:
-            raise BadSample(
-                f"tensor {self.name!r}, row {row}: {e}; replace it: ds[{self.name!r}][{row}] = lakefmt.read(…)"
-            ) from e
+            raise BadSample(f"tensor {self.name!r}, row {row}: {e}; replace it: ds[{self.name!r}][{row}] = lakefmt.read(…)") from e
 
     def _stacked(self, samples: list[Any]) -> Any:
         definition = self._definition
@@ -195,9 +191,7 @@ class Tensor:
             )
         if len(shapes) > 1:
             some = ", ".join(map(str, sorted(shapes)[:3]))
-            raise ShapeError(
-                f"tensor {self.name!r}: shapes differ ({some}, …), so there is no one array; use numpy(aslist=True)"
-            )
+            raise ShapeError(f"tensor {self.name!r}: shapes differ ({some}, …), so there is no one array; use numpy(aslist=True)")
         return np.stack(samples)
 
     def text(self) -> Any:
@@ -207,9 +201,7 @@ class Tensor:
             ``numpy.str_`` for one row (a ``str``, with NumPy's ``astype``), a list of them for several; ``None`` where missing.
         """
         if self._definition.kind not in (Kind.TEXT, Kind.JSON):
-            raise InvalidInput(
-                f"tensor {self.name!r} has htype {self.htype!r}: text() is for text and json; use numpy() or data()"
-            )
+            raise InvalidInput(f"tensor {self.name!r} has htype {self.htype!r}: text() is for text and json; use numpy() or data()")
         cells = self._cells()
         assert isinstance(cells, Strings)
         texts = [None if t is None else np.str_(t) for t in cells.values.to_pylist()]

@@ -48,8 +48,7 @@ class Selection:
         if name in self.computed:
             cells = _take(self.computed[name], rows, None)
             return [
-                () if v is None else np.shape(v)
-                for v in (cells.values if not isinstance(cells, Strings) else [None] * len(rows))
+                () if v is None else np.shape(v) for v in (cells.values if not isinstance(cells, Strings) else [None] * len(rows))
             ]
         shapes: list[Shape | None] = self.base.shapes(self._column(name), self.rows[rows])
         return shapes
@@ -230,9 +229,7 @@ def _computed_definition(field_id: int, name: str, cells: Cells) -> TensorDef:
     if isinstance(cells, Dense):
         return TensorDef(id=field_id, name=name, htype="generic", dtype=cells.values.dtype.name, shape=cells.values.shape[1:])
     first = next((v for v in cells.values if v is not None), None)
-    return TensorDef(
-        id=field_id, name=name, htype="generic", dtype="float64" if first is None else np.asarray(first).dtype.name
-    )
+    return TensorDef(id=field_id, name=name, htype="generic", dtype="float64" if first is None else np.asarray(first).dtype.name)
 
 
 def computed_cells(array: pa.Array) -> Cells:

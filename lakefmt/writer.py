@@ -362,9 +362,7 @@ class Writer:
             if cut:
                 changes += self._fill(base, definition, tail, cut, patches, remaps)
             if cut < len(tail.column):
-                column = _remapped(
-                    tail.column.slice(cut, len(tail.column)) if cut else tail.column, remaps.get(definition.name)
-                )
+                column = _remapped(tail.column.slice(cut, len(tail.column)) if cut else tail.column, remaps.get(definition.name))
                 gap = max(0, tail.begin - stored)
                 fresh.append((definition, _padded(column, definition, gap)))
         if rows:

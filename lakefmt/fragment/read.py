@@ -38,6 +38,10 @@ from lakefmt.storage import Bytes, Range, Store
 #: Decoded light columns and document pages kept per dataset handle.
 DECODED_NBYTES_MAX = 256 << 20
 _FETCH_NBYTES = 8 << 20
+#: Bytes of mapped files a handle lets stay resident before it tells the kernel to forget them (they stay in its page cache).
+RESIDENT_NBYTES_MAX = 256 << 20
+#: What touching a mapped value costs in residency: the kernel maps large pages whole.
+_FAULT_NBYTES = 2 << 20
 #: Checked mappings kept at hand.
 _VIEWS_MAX = 1024
 
@@ -74,6 +78,7 @@ class FileReader:
     def _reset(self) -> None:
         self._tables: dict[str, PageTable] = {}
         self._views: dict[str, memoryview] = {}
+        self._touched_nbytes = 0
         self._light: ByteCache[Light] = ByteCache(DECODED_NBYTES_MAX)
         self._pages: ByteCache[Any] = ByteCache(DECODED_NBYTES_MAX // 4)
         self._lock = threading.Lock()
@@ -89,6 +94,13 @@ class FileReader:
         if self._pid != os.getpid():
             self._pid = os.getpid()
             self._reset()
+
+    def touched(self, values: int, nbytes: int) -> None:
+        """Note reads of mapped memory, so that mapped pages do not pile up in this process."""
+        self._touched_nbytes += max(nbytes, values * _FAULT_NBYTES)
+        if self._touched_nbytes > RESIDENT_NBYTES_MAX:
+            self._touched_nbytes = 0
+            self.store.forget_pages()
 
     # -- samples -------------------------------------------------------------------------------------------------------
 
@@ -173,6 +185,7 @@ class FileReader:
         """The bytes of a file; of a remote one only the columns asked for, at their places in a sparse mapping."""
         view = self._map(file)
         if view is not None:
+            self.touched(0, file.size)
             return view
         if file.size <= _FETCH_NBYTES:
             return self.store.get_ranges([Range(file.key, 0, file.size)])[0]
@@ -213,40 +226,42 @@ class FileReader:
                 self._tables[file.key] = table
         return table
 
+    def flat_extents(self, definition: TensorDef, file: ColumnFile, field: Field) -> list[tuple[int, int]]:
+        """For each page of a FLAT column: where its values begin in the file, and how many rows it has."""
+        table, itemsize = self.page_table(file), np.dtype(definition.dtype).itemsize
+        return [self._flat_start(file, field, table, i, itemsize) for i in range(len(table.offset))]
+
     def flat_pages(self, definition: TensorDef, file: ColumnFile, field: Field) -> list[Array] | None:
         """The pages of a FLAT column as arrays ``(rows, *shape)`` over mapped memory; ``None`` for a remote file."""
         view = self._map(file)
         if view is None:
             return None
-        table, dtype = self.page_table(file), np.dtype(definition.dtype).newbyteorder("<")
-        assert field.shape is not None
-        out = []
-        for i in range(len(table.offset)):
-            start, rows = self._flat_start(file, field, table, i, dtype.itemsize)
-            n = rows * int(np.prod(field.shape, dtype=np.int64))
-            out.append(np.frombuffer(view, dtype, n, start).reshape(rows, *field.shape))
-        return out
+        dtype = np.dtype(definition.dtype).newbyteorder("<")
+        shape = field.shape or ()
+        size = int(np.prod(shape, dtype=np.int64))
+        extents = self.flat_extents(definition, file, field)
+        return [np.frombuffer(view, dtype, rows * size, start).reshape(rows, *shape) for start, rows in extents]
 
     def flat(self, definition: TensorDef, file: ColumnFile, field: Field, rows: Rows) -> Array:
         """Samples of a FLAT column, copied."""
         dtype = np.dtype(definition.dtype).newbyteorder("<")
-        assert field.shape is not None
-        pages = self.flat_pages(definition, file, field)
+        out = np.empty((len(rows), *(field.shape or ())), dtype)
         table = self.page_table(file)
-        out = np.empty((len(rows), *field.shape), definition.dtype)
-        page_of = table.page_of(rows)
-        if pages is not None:
-            for i, (p, r) in enumerate(zip(page_of.tolist(), (rows - table.first_row[page_of]).tolist(), strict=True)):
-                out[i] = pages[p][r]
-            return out
-        nbytes = int(np.prod(field.shape, dtype=np.int64)) * dtype.itemsize
-        starts = np.array([self._flat_start(file, field, table, p, dtype.itemsize)[0] for p in range(len(table.offset))])
-        at = starts[page_of] + (rows - table.first_row[page_of]) * nbytes
-        answers = self.store.get_ranges([Range(file.key, int(a), nbytes) for a in at])
-        for i, answer in enumerate(answers):
-            self._expect(file, answer, nbytes)
-            out[i] = np.frombuffer(answer, dtype).reshape(field.shape)
-        return out
+        starts = np.array([s for s, _ in self.flat_extents(definition, file, field)], np.int64)
+        page = table.page_of(rows)
+        nbytes = dtype.itemsize * int(np.prod(field.shape or (), dtype=np.int64))
+        at = starts[page] + (rows - table.first_row[page]) * nbytes
+        self._map(file)  # the size is as it was written
+        self.fill([file.key] * len(rows), at, out)
+        return out.astype(definition.dtype, copy=False)
+
+    def fill(self, keys: list[str], at: Rows, out: Array) -> None:
+        """Read ``out[i]`` from byte ``at[i]`` of the object ``keys[i]``, straight into place."""
+        if not len(out):
+            return
+        target = out.reshape(len(out), -1).view(np.uint8)
+        nbytes = target.shape[1]
+        self.store.fill([(Range(k, a, nbytes), target[i].data) for i, (k, a) in enumerate(zip(keys, at.tolist(), strict=True))])
 
     def _flat_start(self, file: ColumnFile, field: Field, table: PageTable, page: int, itemsize: int) -> tuple[int, int]:
         """Offset in the file of a page's first value, and its rows."""
@@ -290,6 +305,7 @@ class FileReader:
         pages = table.page_of(rows)
         wanted = np.unique(pages) if len(pages) > 1 else pages
         fetched = dict(zip(wanted.tolist(), self._page_bytes(file, table, wanted), strict=True))
+        self.touched(len(wanted), int(table.size[wanted].sum()))
         out: list[Buffer | None] = []
         name = self._name(file)
         first = table.first_row
@@ -312,6 +328,7 @@ class FileReader:
         if view is None or table.first_row.item(page + 1) - table.first_row.item(page) != 1:
             return self.blobs(file, np.array([row]))[0]
         start = table.offset.item(page)
+        self.touched(1, table.size.item(page))
         value = single_value(view[start : start + table.size.item(page)], file.key)
         return self.blobs(file, np.array([row]))[0] if value is None else value
 
@@ -403,9 +420,7 @@ class FileReader:
 
     def _expect(self, file: ColumnFile, data: Bytes, length: int) -> None:
         if len(data) != length:
-            raise Corrupt(
-                f"{self._name(file)}: {len(data)} bytes came where {length} were stored: it was truncated; restore it"
-            )
+            raise Corrupt(f"{self._name(file)}: {len(data)} bytes came where {length} were stored: it was truncated; restore it")
 
     def _name(self, file: ColumnFile) -> str:
         return f"{self.store.url}/{file.key}"

@@ -16,6 +16,7 @@ import threading
 import uuid
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
+from io import BufferedReader
 from typing import Any
 
 from lakefmt.errors import NoSuchObject, StoreError
@@ -23,6 +24,8 @@ from lakefmt.storage.port import Bytes, Entry, Range, Store, Writer
 
 #: Mappings kept open; each costs a file descriptor's worth of kernel memory, not its bytes.
 MAPPINGS_MAX = 2048
+#: Files kept open for positional reads.
+FILES_MAX = 256
 _TEMP_PREFIX = ".tmp-"
 
 
@@ -35,6 +38,7 @@ class LocalStore(Store):
         self.root = os.path.abspath(root)
         self.url = self.root
         self._maps: OrderedDict[str, memoryview] = OrderedDict()
+        self._files: dict[str, BufferedReader] = {}
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -61,6 +65,24 @@ class LocalStore(Store):
 
     def get_ranges(self, ranges: Sequence[Range]) -> list[Bytes]:
         return [self.get_range(r.key, r.start, r.length) for r in ranges]
+
+    def fill(self, parts: Sequence[tuple[Range, memoryview]]) -> None:
+        for r, target in parts:
+            fd = self._files.get(r.key)
+            if fd is None:
+                fd = self._open(r.key)
+            if os.preadv(fd.fileno(), [target], r.start) != r.length:
+                raise StoreError(0, f"{self.url}: {r.key!r} ends before byte {r.start + r.length}")
+
+    def _open(self, key: str) -> BufferedReader:
+        """A file kept open for positional reads; the oldest is let go (and closed once nobody reads it)."""
+        with self._errors(key):
+            file = open(self._path(key), "rb")  # noqa: SIM115  kept
+        with self._lock:
+            if len(self._files) >= FILES_MAX:
+                self._files = {}
+            self._files[key] = file
+        return file
 
     def map(self, key: str) -> memoryview:
         with self._lock:
@@ -89,6 +111,7 @@ class LocalStore(Store):
     def release(self) -> None:
         with self._lock:
             self._maps.clear()
+            self._files = {}
 
     def put(self, key: str, data: Bytes) -> None:
         with self.writer(key) as w:
@@ -119,6 +142,7 @@ class LocalStore(Store):
         for key in keys:
             with self._lock:
                 self._maps.pop(key, None)
+                self._files.pop(key, None)
             with self._errors(key), contextlib.suppress(FileNotFoundError):
                 os.unlink(self._path(key))
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TypeAlias
 
-from lakefmt.errors import UnsafeStore
+from lakefmt.errors import StoreError, UnsafeStore
 
 Bytes: TypeAlias = bytes | memoryview
 
@@ -89,6 +89,18 @@ class Store(ABC):
     @abstractmethod
     def get_ranges(self, ranges: Sequence[Range]) -> list[Bytes]:
         """Many ranges at once: neighbours coalesced, requests concurrent; answers in the order asked."""
+
+    def fill(self, parts: Sequence[tuple[Range, memoryview]]) -> None:
+        """Read ranges straight into memory of the caller's, each of exactly its range's length.
+
+        Raises:
+            StoreError: an object ends before its range does.
+        """
+        answers = self.get_ranges([r for r, _ in parts])
+        for (r, target), answer in zip(parts, answers, strict=True):
+            if len(answer) != r.length:
+                raise StoreError(0, f"{self.url}: {r.key!r} ends before byte {r.start + r.length}")
+            target[:] = answer
 
     @abstractmethod
     def put(self, key: str, data: Bytes) -> None:
