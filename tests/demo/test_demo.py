@@ -46,7 +46,7 @@ def test_labels_come_from_folders() -> None:
 
 
 def test_folder_without_images_is_named(tmp_path: Path) -> None:
-    with pytest.raises(NotFound, match="holds no .jpg"):
+    with pytest.raises(NotFound, match=r"holds no \.jpg"):
         find_jpegs(tmp_path)
     with pytest.raises(NotFound, match="no folder"):
         find_jpegs(tmp_path / "nowhere")

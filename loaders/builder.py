@@ -1,0 +1,287 @@
+"""The chain ``dataloader(source).transform(...).batch(...).shuffle(...)`` … ``.pytorch()``.
+
+A chain is a frozen record: every step gives a new loader and can be said once. Nothing is read and no thread
+starts before the front end at its end is iterated.
+"""
+
+from __future__ import annotations
+
+import functools
+import secrets
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, Unpack
+
+from lakefmt.cells import Array
+from lakefmt.errors import InvalidInput
+from lakefmt.loaders.arrays import NumpyLoader
+from lakefmt.loaders.options import (
+    Functions,
+    ReadKwargs,
+    ReadOptions,
+    limits_of,
+    recipe_of,
+    shard_of,
+    split_kwargs,
+)
+from lakefmt.loaders.order import derive
+from lakefmt.loaders.plan import Global, Order, Scan, rotate, window_of
+from lakefmt.loaders.recipe import Allocate, Recipe, SampleFn, new_array
+from lakefmt.loaders.sampling import Weights, checked_weights, sampled
+from lakefmt.loaders.session import ROW_BLOCK, Job
+from lakefmt.loaders.steps import Steps
+from lakefmt.rows import RowSource
+
+if TYPE_CHECKING:
+    from lakefmt.loaders.pytorch import TorchKwargs, TorchLoader
+
+F = TypeVar("F")
+
+NO_FUNCTIONS = Functions()
+SHUFFLE_MODES = ("global", "window")
+
+Query: TypeAlias = Callable[[str], RowSource]
+Weigh: TypeAlias = Callable[[str], Array]
+Seed: TypeAlias = Callable[[], int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Batching:
+    size: int
+    drop_last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Shuffle:
+    mode: str | None
+    buffer_mb: float
+    seed: int | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sampling:
+    weights: Weights
+    replace: bool
+    size: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What a loader asks of the dataset it came from.
+
+    Attributes:
+        query: rows that a TQL text selects.
+        weigh: value of a TQL expression for every row of the dataset.
+        seed: the seed for a loader that was given none.
+    """
+
+    query: Query | None = None
+    weigh: Weigh | None = None
+    seed: Seed | None = None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Loader:
+    """A chain under construction; made by ``dataloader``."""
+
+    source: RowSource
+    hooks: Hooks
+    said: tuple[str, ...] = ()
+    functions: Functions = NO_FUNCTIONS
+    batching: _Batching | None = None
+    shuffling: _Shuffle | None = None
+    sampling: _Sampling | None = None
+    begin: int = 0
+    faces: weakref.WeakSet[Any]
+
+    def _step(self, name: str, **changes: Any) -> Self:
+        if name in self.said:
+            raise InvalidInput(f".{name}() was already said in this chain: each step can be given once")
+        return replace(self, said=(*self.said, name), **changes)
+
+    def transform(self, fn: SampleFn | Mapping[str, SampleFn | None], **kwargs: Any) -> Self:
+        """Apply functions to every sample, on the thread pool.
+
+        Args:
+            fn: a dict of tensor to function, which also selects these tensors (``None`` passes one through as
+                it is); or one function that is given a dict per row and returns a dict.
+            kwargs: further keyword arguments for the functions.
+
+        What a function returns is stacked if it is an array, tensor or number, and listed otherwise.
+        """
+        if isinstance(fn, Mapping):
+            bound = {name: f if f is None else _bound(f, kwargs) for name, f in fn.items()}
+            return self._step("transform", functions=replace(self.functions, by_tensor=bound))
+        return self._step("transform", functions=replace(self.functions, row=_bound(fn, kwargs)))
+
+    def map_batches(self, fn: Callable[[Any], Any], **kwargs: Any) -> Self:
+        """Apply a function to every batch: a dict of NumPy arrays and lists in, a dict out, on a background
+        thread.
+        """
+        return self._step("map_batches", functions=replace(self.functions, batch=(_bound(fn, kwargs),)))
+
+    def batch(self, batch_size: int, drop_last: bool = False) -> Self:
+        """Put ``batch_size`` rows together; without this step a loader hands out single rows."""
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise InvalidInput(f"batch(batch_size={batch_size!r}): give an integer >= 1")
+        return self._step("batch", batching=_Batching(batch_size, drop_last))
+
+    def shuffle(
+        self,
+        shuffle: bool = True,
+        buffer_size: float = 2048,
+        mode: str | None = None,
+        seed: int | None = None,
+    ) -> Self:
+        """Shuffle rows, differently every epoch.
+
+        Args:
+            shuffle: ``False`` for rows as stored.
+            buffer_size: MB that ``window`` may hold: half of it rows being mixed, half rows read ahead.
+            mode: ``global`` (every row anywhere; the default where single rows are cheap to read) or
+                ``window`` (runs of neighbouring rows, mixed in groups that fit the buffer; the default on
+                object stores).
+            seed: makes the order repeatable; equal seeds give equal orders on every machine.
+        """
+        if mode is not None and mode not in SHUFFLE_MODES:
+            raise InvalidInput(f"shuffle(mode={mode!r}): use 'global' or 'window'")
+        if not buffer_size > 0:
+            raise InvalidInput(f"shuffle(buffer_size={buffer_size!r}): give a positive number of MB")
+        if seed is not None and not isinstance(seed, int):
+            raise InvalidInput(f"shuffle(seed={seed!r}): give an integer")
+        return self._step("shuffle", shuffling=_Shuffle(mode, buffer_size, seed) if shuffle else None)
+
+    def sample_by(self, weights: Weights, replace: bool = True, size: int | None = None) -> Self:
+        """Draw rows at random in proportion to a weight.
+
+        Args:
+            weights: numbers, one a row, or a TQL expression.
+            replace: whether a row can be drawn again.
+            size: rows in an epoch; default: as many as there are (with a positive weight, if ``replace`` is
+                off).
+
+        Drawing is random by itself; of ``.shuffle()`` only the seed matters then.
+        """
+        return self._step("sample_by", sampling=_Sampling(weights, replace, size))
+
+    def query(self, tql: str) -> Self:
+        """Load only the rows that a TQL query selects."""
+        if self.hooks.query is None:
+            raise InvalidInput(f"query({tql!r}): this source answers no queries")
+        return self._step("query", source=self.hooks.query(tql))
+
+    def offset(self, n: int) -> Self:
+        """Begin every epoch at position ``n`` and wrap around. To resume, ``state_dict()`` is exact and
+        easier.
+        """
+        return self._step("offset", begin=n)
+
+    def numpy(self, **options: Unpack[ReadKwargs]) -> NumpyLoader:
+        """Batches of NumPy arrays; see ``ReadOptions``."""
+        return self._made(NumpyLoader(self.job(split_kwargs(options, ReadOptions, "numpy()"))))
+
+    def pytorch(self, num_workers: int = 0, **options: Unpack[TorchKwargs]) -> TorchLoader:
+        """A ``torch.utils.data.DataLoader``; see ``ReadOptions`` and ``TorchOptions``."""
+        from lakefmt.loaders.pytorch import torch_loader
+
+        return self._made(torch_loader(self, {"num_workers": num_workers, **options}))
+
+    def tensorflow(self, **options: Unpack[ReadKwargs]) -> Any:
+        """A ``tf.data.Dataset`` of whole batches; see ``ReadOptions``."""
+        from lakefmt.loaders.tensorflow import tf_dataset
+
+        return tf_dataset(self, split_kwargs(options, ReadOptions, "tensorflow()"))
+
+    def close(self) -> None:
+        """Close the front ends made from this chain."""
+        for face in list(self.faces):
+            face.close()
+
+    def _made(self, face: F) -> F:
+        self.faces.add(face)
+        return face
+
+    def job(
+        self,
+        options: ReadOptions,
+        *,
+        collate: Callable[[list[Any]], Any] | None = None,
+        convert: Callable[[Any], Any] | None = None,
+        allocate: Allocate = new_array,
+        processes: int = 0,
+    ) -> Job:
+        """The chain, put into a plan and a recipe, for a front end."""
+        functions = replace(self.functions, collate=collate, convert=convert)
+        recipe = recipe_of(self.source, functions, options, allocate)
+        shard = shard_of(options.shard)
+        if self.batching is None and shard.world > 1:
+            raise InvalidInput("sharing an epoch among ranks needs batches: add .batch(n) to the chain")
+        seed = self._seed(shard.world)
+        steps = Steps(
+            self._order(recipe, seed),
+            ROW_BLOCK if self.batching is None else self.batching.size,
+            drop_last=self.batching is not None and self.batching.drop_last,
+            shard=shard,
+        )
+        limits = limits_of(recipe, options, steps.batch_rows, processes)
+        given = self.shuffling is not None and self.shuffling.seed is not None
+        return Job(steps, recipe, limits, single_rows=self.batching is None, seed_given=given)
+
+    def _seed(self, world: int) -> int:
+        if self.shuffling is not None and self.shuffling.seed is not None:
+            return self.shuffling.seed % 2**63
+        if self.shuffling is None and self.sampling is None:
+            return 0
+        if world > 1:
+            # Ranks must agree without talking to each other, so not by chance: the data's name is the seed.
+            return derive(*str(sorted(self.source.identity().items())).encode()) % 2**63
+        return (secrets.randbits(63) if self.hooks.seed is None else self.hooks.seed()) % 2**63
+
+    def _order(self, recipe: Recipe, seed: int) -> Order:
+        n, shuffling = len(self.source), self.shuffling
+        order: Order = Scan(n)
+        if self.sampling is not None:
+            if isinstance(self.sampling.weights, str) and "query" in self.said:
+                raise InvalidInput(
+                    f"sample_by({self.sampling.weights!r}) after .query(): an expression is evaluated on the "
+                    "whole dataset; begin the chain on the view, ds.query(...).dataloader(), or give numbers"
+                )
+            weights = checked_weights(self.sampling.weights, n, self.hooks.weigh)
+            order = sampled(weights, self.sampling.replace, self.sampling.size, seed)
+        elif shuffling is not None:
+            mode = shuffling.mode or ("global" if self.source.is_local() else "window")
+            if mode == "global":
+                order = Global(n, seed)
+            else:
+                buffer = int(shuffling.buffer_mb * 1e6 / 2)  # the other half is for the group being read ahead
+                order = window_of(n, seed, self.source.unit_rows(), recipe.row_nbytes(), buffer)
+        return rotate(order, self.begin)
+
+
+def _bound(fn: Any, kwargs: Mapping[str, Any]) -> Any:
+    if not callable(fn):
+        raise InvalidInput(f"a transform is a function or a dict of tensor to function, got {fn!r}")
+    return functools.partial(fn, **kwargs) if kwargs else fn
+
+
+def dataloader(
+    source: RowSource,
+    *,
+    query: Query | None = None,
+    weigh: Weigh | None = None,
+    seed: Seed | None = None,
+) -> Loader:
+    """Begin a chain over ``source``.
+
+    Args:
+        query: answers ``.query(tql)``.
+        weigh: answers TQL weights of ``.sample_by``: one weight a row of ``source``.
+        seed: draws the seed of a loader that was given none.
+    """
+    return Loader(source=source, hooks=Hooks(query, weigh, seed), faces=weakref.WeakSet())
+
+
+def tensorflow_rows(source: RowSource, **options: Unpack[ReadKwargs]) -> Any:
+    """A ``tf.data.Dataset`` of single rows, in the order of ``source``; see ``ReadOptions``."""
+    return dataloader(source).tensorflow(**options)

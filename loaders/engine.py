@@ -1,0 +1,307 @@
+"""The engine: a step becomes a batch in three moves, which the pipeline may run on different threads.
+
+``begin``   gathers every tensor of the step's rows, whole columns at a time, dense ones straight into a fresh
+            array.
+``run``     decodes and transforms a span of samples; spans are independent. Absent when nothing is done per
+            sample.
+``finish``  puts the columns together, applies batch functions and the conversion.
+
+Rows become Python objects only in ``run``, and only for what the user's own per-sample functions ask.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from lakefmt.cells import Cells, Dense, Encoded, Ragged, Rows, Strings
+from lakefmt.errors import BadSample, Corrupt, InvalidInput, ShapeError
+from lakefmt.loaders.batch import INDEX, Batch, Parcel
+from lakefmt.loaders.faults import Fault, OnError, located, place
+from lakefmt.loaders.ragged import put_ragged
+from lakefmt.loaders.recipe import Column, Decode, Form, Recipe
+from lakefmt.loaders.samples import reader, values_of
+from lakefmt.loaders.stack import stack
+from lakefmt.loaders.stats import Stats
+from lakefmt.loaders.steps import Step
+
+#: Samples a thread takes at a time: the cost of handing over (some 10 µs) against an even load at the end of
+#: a batch.
+SPAN_ROWS_MAX = 16
+
+
+@dataclass(slots=True)
+class Work:
+    """A batch under way. Threads write to different samples of it, so that it needs no lock."""
+
+    step: Step
+    rows: Rows
+    cells: dict[str, Cells]
+    read: dict[str, Any]
+    done: dict[str, Any]  # per-sample results by column: a list, or the array they are decoded into
+    dicts: list[Any]  # per-sample results of row functions
+    faults: dict[int, Fault] = field(default_factory=dict)
+
+
+class Engine:
+    """Executes a recipe. Holds no state between steps besides counters; every method may be called from any
+    thread.
+    """
+
+    def __init__(self, recipe: Recipe, stats: Stats) -> None:
+        self.recipe = recipe
+        self.stats = stats
+        per_sample = recipe.columns if recipe.row_wise else [c for c in recipe.columns if c.decodes or c.fn is not None]
+        self._worked = tuple(per_sample)
+        self._names = frozenset(c.name for c in self._worked)
+
+    def make(self, step: Step) -> Any:
+        """The batch of ``step``, made on the calling thread."""
+        work = self.begin(step)
+        for span in self.spans(work, 1):
+            self.run(work, span)
+        return self.finish(work)
+
+    # ------------------------------------------------------------------ fetch
+
+    def begin(self, step: Step) -> Work:
+        with self.stats.timed("fetch"):
+            try:
+                rows, faults = step.rows, dict[int, Fault]()
+                cells = self._gather(rows)
+            except (BadSample, Corrupt):
+                if self.recipe.on_error is OnError.RAISE:
+                    raise
+                rows, cells, faults = self._gather_readable(step.rows)
+        read = {c.name: reader(c, cells[c.name]) for c in self._worked} if cells else {}
+        done = {c.name: self._room(c, len(rows)) for c in self._worked}
+        return Work(step, rows, cells, read, done, [None] * len(rows) if self.recipe.row_wise else [], faults)
+
+    def _gather(self, rows: Rows) -> dict[str, Cells]:
+        source, cells = self.recipe.source, {}
+        for column in self.recipe.columns:
+            out = None
+            if column.uniform is not None:
+                shape, dtype = column.uniform
+                out = self.recipe.allocate((len(rows), *shape), dtype)
+            cells[column.name] = source.gather(column.name, rows, out)
+        return cells
+
+    def _gather_readable(self, rows: Rows) -> tuple[Rows, dict[str, Cells], dict[int, Fault]]:
+        """Find the unreadable rows one by one, then gather with each replaced by a readable one and marked
+        bad.
+        """
+        faults: dict[int, Fault] = {}
+        for i in range(len(rows)):
+            for column in self.recipe.columns:
+                try:
+                    self.recipe.source.gather(column.name, rows[i : i + 1])
+                except (BadSample, Corrupt) as e:
+                    faults[i] = self._fault(int(rows[i]), column.name, e)
+                    break
+        good = [i for i in range(len(rows)) if i not in faults]
+        if not good:
+            return rows, {}, faults
+        stand_in = rows.copy()
+        stand_in[list(faults)] = rows[good[0]]
+        return rows, self._gather(stand_in), faults
+
+    def _room(self, column: Column, n: int) -> Any:
+        """Where per-sample results go: an array when images of one declared shape are wanted as they are."""
+        plain = column.fn is None and column.decode is Decode.NUMPY and not self.recipe.row_wise
+        if plain and column.frame is not None:
+            return self.recipe.allocate((n, *column.frame), "uint8")
+        return [None] * n
+
+    # ------------------------------------------------------- decode, transform
+
+    def spans(self, work: Work, threads: int) -> list[range]:
+        """The step's samples, cut for ``threads`` threads; empty when there is nothing to do per sample."""
+        n = len(work.rows)
+        if not self._worked or len(work.faults) == n:
+            return []
+        size = min(SPAN_ROWS_MAX, -(-n // max(1, threads)))
+        return [range(begin, min(n, begin + size)) for begin in range(0, n, size)]
+
+    def run(self, work: Work, span: range) -> None:
+        """Decode and transform the samples of ``span``.
+
+        Raises:
+            Exception: what a codec or a user's function raised, saying for which row and tensor, unless bad
+                samples are to be left out.
+        """
+        decode_s = transform_s = 0.0
+        for i in span:
+            if i in work.faults:
+                continue
+            name: str | None = None
+            try:
+                given: dict[str, Any] = {}
+                for column in self._worked:
+                    name = column.name
+                    t0 = time.perf_counter()
+                    value = work.read[name](i)
+                    t1 = time.perf_counter()
+                    if column.fn is not None:
+                        value = column.fn(value)
+                    transform_s += time.perf_counter() - t1
+                    decode_s += t1 - t0
+                    if self.recipe.row_wise:
+                        given[name] = value
+                    else:
+                        self._keep(work, column, i, value)
+                if self.recipe.row_wise:
+                    name, t0 = None, time.perf_counter()
+                    work.dicts[i] = self._row(given, int(work.rows[i]))
+                    transform_s += time.perf_counter() - t0
+            except Exception as e:
+                if self.recipe.on_error is OnError.RAISE:
+                    row = int(work.rows[i])
+                    raise located(e, place(row, self._row_id(row), name)) from e.__cause__
+                work.faults[i] = self._fault(int(work.rows[i]), name, e)
+        self.stats.spend("decode", decode_s)
+        self.stats.spend("transform", transform_s)
+
+    def _keep(self, work: Work, column: Column, i: int, value: Any) -> None:
+        room = work.done[column.name]
+        if isinstance(room, list):
+            room[i] = value
+            return
+        if value is None:
+            raise InvalidInput(
+                "the sample is missing, and images of a declared full shape are stacked; give the "
+                "tensor a transform that "
+                "replaces None, or leave rows out with on_error='skip'"
+            )
+        if value.shape != room.shape[1:]:
+            raise ShapeError(f"the image has shape {value.shape}, the tensor declares {room.shape[1:]}")
+        room[i] = value
+
+    def _row(self, given: dict[str, Any], row: int) -> Any:
+        if self.recipe.return_index and self.recipe.collate is not None:
+            given[INDEX] = row
+        if self.recipe.row_fn is None:
+            return given
+        made = self.recipe.row_fn(given)
+        if self.recipe.collate is None and not isinstance(made, dict):
+            raise InvalidInput(
+                f"the transform returned {type(made).__name__}, not a dict of tensor name to value; "
+                "return a dict, or put "
+                "rows together in a collate_fn"
+            )
+        return made
+
+    # ---------------------------------------------------------------- assemble
+
+    def finish(self, work: Work) -> Any:
+        """The batch, or a ``Parcel`` when some samples were bad."""
+        with self.stats.timed("assemble"):
+            faults = tuple(work.faults[i] for i in sorted(work.faults))
+            keep = self._kept(work) if faults else None
+            if keep is not None and not keep.size:
+                return Parcel(None, faults, ())
+            if self.recipe.collate is not None:
+                rows = work.dicts if keep is None else [work.dicts[i] for i in keep.tolist()]
+                batch: Any = self.recipe.collate(rows)
+            else:
+                batch = Batch(self._from_dicts(work, keep) if self.recipe.row_wise else self._from_columns(work, keep))
+                if self.recipe.return_index:
+                    batch[INDEX] = work.rows.copy() if keep is None else work.rows[keep]
+        for fn in self.recipe.batch_fns:
+            with self.stats.timed("transform"):
+                batch = fn(batch)
+                if type(batch) is dict:
+                    batch = Batch(batch)
+        if self.recipe.convert is not None:
+            batch = self.recipe.convert(batch)
+        return batch if keep is None else Parcel(batch, faults, tuple(keep.tolist()))
+
+    def _kept(self, work: Work) -> Rows:
+        """Which samples make up the batch: the good ones, or (to keep its size) good ones in place of the
+        bad.
+        """
+        n = len(work.rows)
+        good = np.array([i for i in range(n) if i not in work.faults], np.int64)
+        if not self.recipe.keep_size:
+            return good
+        if not good.size:
+            first = work.faults[min(work.faults)]
+            raise BadSample(
+                f"all {n} rows of a batch are bad, so that this rank has nothing to step with; the first: "
+                f"{place(first.row, first.row_id, first.tensor)}: {first.error}"
+            )
+        kept = np.arange(n, dtype=np.int64)
+        kept[list(work.faults)] = good[np.arange(len(work.faults)) % good.size]
+        return kept
+
+    def _from_columns(self, work: Work, keep: Rows | None) -> dict[str, Any]:
+        entries: dict[str, Any] = {}
+        for column in self.recipe.columns:
+            if column.name not in self._names:
+                cells = work.cells[column.name]
+                entries |= self._vectorised(column, cells if keep is None else narrowed(cells, keep))
+                continue
+            made = work.done[column.name]
+            if keep is not None:
+                made = made[keep] if isinstance(made, np.ndarray) else [made[i] for i in keep.tolist()]
+            if column.fn is not None:
+                made = stack(column.name, made)
+            entries[column.name] = made
+        return entries
+
+    def _vectorised(self, column: Column, cells: Cells) -> dict[str, Any]:
+        if column.decode is Decode.NUMPY:
+            if column.form is Form.DENSE and isinstance(cells, Dense):
+                return {column.name: cells.values}
+            if column.form is Form.RAGGED and isinstance(cells, Dense | Ragged):
+                return put_ragged(column.definition, list(cells.values), self.recipe.ragged)
+        return {column.name: values_of(column, cells)}
+
+    def _from_dicts(self, work: Work, keep: Rows | None) -> dict[str, Any]:
+        dicts = work.dicts if keep is None else [work.dicts[i] for i in keep.tolist()]
+        columns, entries = {c.name: c for c in self.recipe.columns}, dict[str, Any]()
+        names = dicts[0].keys()
+        for made in dicts:
+            if made.keys() != names:
+                raise InvalidInput(
+                    f"the transform returned keys {list(names)} for one row and {list(made.keys())} "
+                    "for another; return the "
+                    "same keys for every row"
+                )
+        for name in names:
+            values = [made[name] for made in dicts]
+            column = columns.get(name)
+            # A tensor of differing shapes keeps its way of being put together under its own name; JSON stays
+            # a list.
+            if column is not None and column.form is Form.RAGGED and column.decode is Decode.NUMPY and column.fn is None:
+                arrays = [None if v is None else np.asarray(v) for v in values]
+                entries |= put_ragged(column.definition, arrays, self.recipe.ragged)
+            elif column is not None and column.form is Form.JSON and column.fn is None:
+                entries[name] = values
+            else:
+                entries[name] = stack(name, values)
+        return entries
+
+    # ------------------------------------------------------------------ faults
+
+    def _row_id(self, row: int) -> int:
+        return int(self.recipe.source.row_ids(np.array([row], np.int64))[0])
+
+    def _fault(self, row: int, tensor: str | None, error: Exception) -> Fault:
+        return Fault(row, self._row_id(row), tensor, f"{type(error).__name__}: {error}")
+
+
+def narrowed(cells: Cells, keep: Rows) -> Cells:
+    """The samples ``keep`` of some cells."""
+    match cells:
+        case Dense(values):
+            return Dense(values[keep])
+        case Ragged(values):
+            return Ragged([values[i] for i in keep.tolist()])
+        case Encoded(values, codec):
+            return Encoded([values[i] for i in keep.tolist()], codec)
+        case Strings(values, is_json):
+            return Strings(values.take(keep), is_json)

@@ -1,0 +1,136 @@
+"""Options of the front ends, as one record, and the job they make together with a chain's steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypedDict
+
+from lakefmt.errors import InvalidInput, nearest
+from lakefmt.loaders.batch import INDEX
+from lakefmt.loaders.faults import on_error_of
+from lakefmt.loaders.pipeline import Limits, cores
+from lakefmt.loaders.recipe import Allocate, RaggedMode, Recipe, SampleFn, columns_of, new_array
+from lakefmt.loaders.steps import Shard
+from lakefmt.rows import RowSource
+
+#: Below so many bytes a batch from a local source is made faster than threads hand it over (measured: some 50
+#: µs).
+SMALL_BATCH_BYTES = 64 * 1024
+
+
+class ReadKwargs(TypedDict, total=False):
+    """Keyword arguments that all front ends take; ``ReadOptions`` says what they mean."""
+
+    tensors: Sequence[str] | None
+    num_threads: int | None
+    prefetch_factor: int | None
+    return_index: bool
+    decode_method: Mapping[str, str] | None
+    ragged: str
+    on_error: str
+    shard: tuple[int, int] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadOptions:
+    """How a front end reads.
+
+    Attributes:
+        tensors: which tensors, in which order; default: those of the transform, or all.
+        num_threads: threads that decode and transform; default: one a core; 0: no threads at all.
+        prefetch_factor: batches prepared ahead; 0: none, everything on the consumer's thread.
+        return_index: add key ``index``, the positions of the rows in the dataset or view.
+        decode_method: by tensor, ``numpy`` (default), ``tobytes``, ``pil`` or ``data``.
+        ragged: ``list`` (default), ``pad``, ``flat``, or for torch ``nested``.
+        on_error: ``raise`` (default), ``skip`` or ``collect`` bad samples.
+        shard: (rank, world) to load one share of every epoch; default for torch: torch.distributed's, if it
+            is up.
+    """
+
+    tensors: Sequence[str] | None = None
+    num_threads: int | None = None
+    prefetch_factor: int | None = 2
+    return_index: bool = False
+    decode_method: Mapping[str, str] | None = None
+    ragged: str = "list"
+    on_error: str = "raise"
+    shard: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("num_threads", "prefetch_factor"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 0):
+                raise InvalidInput(f"{name}={value!r}: give an integer >= 0, or None for the default")
+
+
+def split_kwargs(given: Mapping[str, Any], record: type[Any], what: str) -> Any:
+    """An options record of keyword arguments.
+
+    Raises:
+        InvalidInput: a name the record does not have.
+    """
+    known = [f.name for f in fields(record)]
+    for name in given:
+        if name not in known:
+            raise InvalidInput(f"{what} has no option {name!r}; {nearest(name, known)}")
+    return record(**given)
+
+
+def shard_of(shard: tuple[int, int] | None) -> Shard:
+    return Shard() if shard is None else Shard(*shard)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Functions:
+    """The user's functions: per tensor, per row, per batch, and the one that puts rows together."""
+
+    by_tensor: Mapping[str, SampleFn | None] | None = None
+    row: SampleFn | None = None
+    batch: tuple[Callable[[Any], Any], ...] = ()
+    collate: Callable[[list[Any]], Any] | None = None
+    convert: Callable[[Any], Any] | None = None
+
+
+def recipe_of(source: RowSource, functions: Functions, options: ReadOptions, allocate: Allocate = new_array) -> Recipe:
+    """The recipe that reads ``source`` as ``options`` say.
+
+    Raises:
+        InvalidInput: an option's value does not exist, or does not fit the source.
+        NoSuchTensor: a tensor named does not exist.
+    """
+    columns = columns_of(source, options.tensors, functions.by_tensor, options.decode_method)
+    if options.ragged not in set(RaggedMode):
+        raise InvalidInput(f"ragged={options.ragged!r}: use one of {', '.join(map(repr, map(str, RaggedMode)))}")
+    if options.return_index and any(c.name == INDEX for c in columns):
+        raise InvalidInput(f"return_index adds key {INDEX!r}, which a tensor already has; rename it, or leave it out")
+    return Recipe(
+        source=source,
+        columns=columns,
+        row_fn=functions.row,
+        batch_fns=functions.batch,
+        collate=functions.collate,
+        convert=functions.convert,
+        ragged=RaggedMode(options.ragged),
+        on_error=on_error_of(options.on_error),
+        keep_size=shard_of(options.shard).world > 1,
+        return_index=options.return_index,
+        allocate=allocate,
+    )
+
+
+def limits_of(recipe: Recipe, options: ReadOptions, batch_rows: int, processes: int = 0) -> Limits | None:
+    """How far to look ahead, and with how many threads.
+
+    Args:
+        processes: worker processes that share the machine's cores; each is ahead of the consumer by itself.
+    """
+    ahead = 2 if options.prefetch_factor is None else options.prefetch_factor
+    if options.num_threads == 0 or ahead == 0:
+        return None
+    local = recipe.source.is_local()
+    if recipe.per_sample:
+        threads = options.num_threads or max(1, cores() // max(1, processes))
+        return None if processes and threads == 1 and local else Limits(threads, ahead)
+    small = recipe.row_nbytes() * batch_rows < SMALL_BATCH_BYTES
+    return None if local and (small or processes) else Limits(0, ahead)

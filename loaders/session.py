@@ -1,0 +1,201 @@
+"""Where a loader stands: epochs, resuming, bad samples and counters. Every front end has one session.
+
+Each iteration over a loader is an epoch with its own order. ``state_dict()`` names the next row to hand out
+as (epoch, position), so that what was merely prepared ahead is not counted, and neither worker count nor
+batch size is part of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lakefmt.errors import InvalidInput
+from lakefmt.loaders.batch import Parcel, row_of
+from lakefmt.loaders.engine import Engine
+from lakefmt.loaders.faults import FaultLog
+from lakefmt.loaders.pipeline import Inline, Limits, Pipeline, batches
+from lakefmt.loaders.plan import Window, reseeded
+from lakefmt.loaders.recipe import Recipe
+from lakefmt.loaders.stats import Stats, nbytes_of
+from lakefmt.loaders.steps import Steps
+from lakefmt.loaders.unitpool import UnitPool
+
+#: Version of the state's layout.
+STATE_FORMAT = 1
+#: Rows prepared together when the loader hands out single rows.
+ROW_BLOCK = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """All that a front end needs to run, here or in a worker process.
+
+    Attributes:
+        steps: which rows, in which batches.
+        recipe: what is made of them.
+        limits: bounds of looking ahead; ``None`` for no threads.
+        single_rows: hand out rows, not batches (no ``.batch()`` was asked for).
+        seed_given: whether the user named the seed, so that a state with another one is a mistake.
+    """
+
+    steps: Steps
+    recipe: Recipe
+    limits: Limits | None
+    single_rows: bool = False
+    seed_given: bool = False
+
+    def run(self, epoch: int, start: int, lane: int = 0, lanes: int = 1, stats: Stats | None = None) -> Any:
+        """Iterator over the batches (or parcels) of an epoch."""
+        recipe, order = self.recipe, self.steps.order
+        walk = self.steps.walk(epoch, start, lane, lanes)
+        # Where consumers share an epoch, each needs few rows of a unit: reading it whole would be in vain.
+        alone = lanes == 1 and self.steps.shard.world == 1
+        if alone and isinstance(order, Window) and not recipe.source.is_local():
+            pool = UnitPool(recipe.source, tuple(c.name for c in recipe.columns), order, epoch)
+            recipe, walk = replace(recipe, source=pool), pool.feed(walk)
+        engine = Engine(recipe, stats or Stats())
+        return batches(engine, walk, self.steps.batch_rows, self.limits)
+
+    def reseeded(self, seed: int) -> Job:
+        """The same job in another order."""
+        return replace(self, steps=replace(self.steps, order=reseeded(self.steps.order, seed)))
+
+    def __len__(self) -> int:
+        """Items in an epoch."""
+        return len(self.steps.order) if self.single_rows else self.steps.count()
+
+
+class Session:
+    """Progress of one loader through its epochs."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.stats = Stats()
+        self.errors = FaultLog()
+        self._next = (0, 0)  # epoch and position at which the next iteration begins
+        self._at = (0, 0)  # epoch and position of the next row to hand out
+        self._running: weakref.WeakSet[Pipeline | Inline] = weakref.WeakSet()
+
+    def begin(self) -> tuple[int, int]:
+        """Epoch and position of the iteration that begins now."""
+        self._at = self._next
+        self._next = (self._next[0] + 1, 0)
+        self.stats.started()
+        return self._at
+
+    def local(self, epoch: int, start: int) -> Pipeline | Inline:
+        """Batches of an epoch, made in this process."""
+        running: Pipeline | Inline = self.job.run(epoch, start, stats=self.stats)
+        self._running.add(running)
+        return running
+
+    def reached(self, epoch: int, position: int) -> None:
+        """Note that everything before ``position`` was handed out."""
+        self._at = (epoch, position)
+
+    def close(self) -> None:
+        """Stop what runs; iterators in use end early."""
+        for running in list(self._running):
+            running.close()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make ``epoch`` the next iteration's."""
+        self._next = self._at = (int(epoch), 0)
+
+    @property
+    def seed(self) -> int | None:
+        """Seed of the order; ``None`` for rows as stored."""
+        seed: int | None = self.job.steps.order.describe().get("seed")
+        return seed
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain JSON under 1 KB from which an equal loader goes on with exactly the rows not yet handed
+        out.
+        """
+        epoch, position = self._at
+        if position and not self.job.steps.count(position):
+            epoch, position = epoch + 1, 0
+        identity = self.job.recipe.source.identity()
+        return {
+            "format": STATE_FORMAT,
+            "epoch": epoch,
+            "rows": position,
+            "plan": self.job.steps.order.describe(),
+            "source": _digest(identity),
+            "source_text": json.dumps(identity, default=str)[:200],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Make the next iteration go on where ``state`` was taken.
+
+        Raises:
+            InvalidInput: the state is of other data, another seed or other shuffle settings.
+        """
+        if not isinstance(state, dict) or state.get("format") != STATE_FORMAT:
+            raise InvalidInput(f"this is no loader state of format {STATE_FORMAT}: {str(state)[:80]}")
+        identity, order = self.job.recipe.source.identity(), self.job.steps.order
+        if state["source"] != _digest(identity):
+            raise InvalidInput(
+                f"the state was taken on other data: {state['source_text']}, and this loader reads "
+                f"{json.dumps(identity, default=str)[:200]}; open that version, or start afresh"
+            )
+        theirs = dict(state["plan"])
+        if not self.job.seed_given and "seed" in theirs and self.seed is not None:
+            order = reseeded(order, theirs["seed"])
+        ours = order.describe()
+        for key in {**theirs, **ours}:
+            if theirs.get(key) != ours.get(key):
+                raise InvalidInput(
+                    f"the state was taken with {key}={theirs.get(key)!r}, and this loader has "
+                    f"{key}={ours.get(key)!r}; "
+                    "build the loader with the same shuffle, sample_by and offset settings"
+                )
+        self.job = replace(self.job, steps=replace(self.job.steps, order=order))
+        self._next = self._at = (int(state["epoch"]), int(state["rows"]))
+
+
+def _digest(identity: dict[str, Any]) -> str:
+    text = json.dumps(identity, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def deliver(session: Session, items: Iterator[Any], begun: tuple[int, int]) -> Iterator[Any]:
+    """Hand out ``items``, one a step, as batches or single rows, keeping the session's books.
+
+    A generator: dropping it drops ``items``, whose threads then end.
+
+    Args:
+        begun: epoch and position of the first step.
+    """
+    (epoch, start), job, number, before = begun, session.job, 0, begun[1]
+    while True:
+        asked = time.perf_counter()
+        try:
+            item = next(items)
+        except StopIteration:
+            if number >= job.steps.count(start):  # else it was closed early
+                session.reached(epoch, len(job.steps.order))
+            return
+        waited_s = time.perf_counter() - asked
+        number += 1
+        end, kept = job.steps.end_of(start, number), None
+        if type(item) is Parcel:
+            session.errors.add(item.faults, job.recipe.on_error)
+            item, kept = item.value, item.kept
+        if item is not None:
+            session.stats.handed_out(-(-(end - before) // job.steps.shard.world), nbytes_of(item), waited_s)
+            if job.single_rows:
+                for i, place in enumerate(kept if kept is not None else range(end - before)):
+                    session.reached(epoch, before + place + 1)
+                    yield row_of(item, i)
+        session.reached(epoch, end)
+        if item is not None and not job.single_rows:
+            yield item
+        del item  # not to keep a batch alive while the next is made
+        before = end

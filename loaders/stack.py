@@ -1,0 +1,63 @@
+"""One batch value out of what per-sample functions returned.
+
+Arrays (or torch tensors) of one shape are stacked, numbers become an array, everything else stays a list.
+Whether a column is stacked follows from what the function returns, never from the luck of a batch: arrays of
+differing shapes are an error, not a list.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from lakefmt.errors import InvalidInput
+
+_NUMBERS = (bool, int, float, complex, np.generic)
+
+
+def stack(name: str, values: list[Any]) -> Any:
+    """Stack ``values`` along a new first dimension, or give the list back when they are no arrays or numbers.
+
+    Raises:
+        InvalidInput: arrays of differing shapes, or arrays mixed with other things.
+    """
+    stackable = [_stackable(v) for v in values]
+    if not any(stackable):
+        return values
+    if not all(stackable):
+        odd = values[stackable.index(False)]
+        raise InvalidInput(
+            f"{name!r}: some samples became arrays or numbers and some {type(odd).__name__} "
+            f"({odd!r:.60}); return one kind "
+            "for every sample (a missing sample reaches the transform as None), or put rows together "
+            "in a collate_fn"
+        )
+    torch = sys.modules.get("torch")
+    if torch is not None and any(isinstance(v, torch.Tensor) for v in values):
+        tensors = [torch.as_tensor(v) for v in values]
+        _one_shape(name, tensors)
+        return torch.stack(tensors)
+    if all(isinstance(v, _NUMBERS) for v in values):
+        return np.asarray(values)
+    _one_shape(name, values)
+    return np.stack(values)
+
+
+def _stackable(value: Any) -> bool:
+    if isinstance(value, np.ndarray | np.generic | bool | int | float | complex):
+        return not (isinstance(value, np.ndarray) and value.dtype == object)
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def _one_shape(name: str, values: list[Any]) -> None:
+    shapes = {tuple(getattr(v, "shape", ())) for v in values}
+    if len(shapes) > 1:
+        shown = ", ".join(map(str, sorted(shapes)[:4])) + (", …" if len(shapes) > 4 else "")
+        raise InvalidInput(
+            f"{name!r}: samples of {len(shapes)} shapes cannot be stacked: {shown}; make them of one "
+            "shape in a transform "
+            "(crop, resize, pad), or pass a collate_fn that puts rows together"
+        )

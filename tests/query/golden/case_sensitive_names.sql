@@ -1,0 +1,1 @@
+SELECT _row FROM t WHERE f18 > 2 AND f8 > 2 ORDER BY _row

@@ -1,0 +1,1 @@
+SELECT _row FROM t ORDER BY _row

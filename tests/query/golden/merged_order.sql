@@ -1,0 +1,1 @@
+SELECT _row, CAST(f8 AS BIGINT) + 1 AS _c0 FROM t WHERE f8 > 0 AND CAST(f8 AS BIGINT) + 1 < 5 ORDER BY _c0, -f5, _row

@@ -1,0 +1,1 @@
+SELECT _row FROM t WHERE CASE WHEN len(f10__shape) = 1 THEN f10[2] END > 0 OR list_bool_or(CASE WHEN len(f10__shape) = 2 AND f10__shape[2] > 0 THEN list_transform(f10[1:-:f10__shape[2]], lambda x: x > 0) END) OR CASE WHEN NOT f10 IS NULL THEN COALESCE(list_sum(f10), 0) END > 3 ORDER BY _row

@@ -1,0 +1,3 @@
+SELECT _row, list_sum(list_transform(f3, lambda x, i: abs(CAST(x - (CAST($1 AS REAL[]))[i] AS DOUBLE)))) AS _c0, CASE WHEN NOT f13 IS NULL THEN COALESCE(list_max(list_transform(f13, lambda x: abs(CAST(x AS DOUBLE)))), 0) END AS _c1, CASE WHEN NOT f13 IS NULL THEN sqrt(COALESCE(list_sum(list_transform(f13, lambda x: CAST(x AS DOUBLE) * CAST(x AS DOUBLE))), 0)) END AS _c2, array_inner_product(CAST(f3 AS REAL[3]), CAST(f3 AS REAL[3])) AS _c3, CASE WHEN len(f13) = 2 THEN list_cosine_similarity(CAST(f13 AS DOUBLE[]), CAST($2 AS DOUBLE[])) END AS _c4 FROM t ORDER BY _row
+-- $1 = [1, 0, 1]
+-- $2 = [1, 2]

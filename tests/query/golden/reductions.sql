@@ -1,0 +1,1 @@
+SELECT _row, CASE WHEN NOT f13 IS NULL THEN COALESCE(list_sum(f13), 0) END AS _c0, list_avg(f13) AS _c1, list_max(f10) AS _c2, CASE WHEN isnan(list_max(f13)) THEN list_max(f13) ELSE list_min(f13) END AS _c3, CASE WHEN NOT f10 IS NULL THEN COALESCE(list_product(f10), 1) END AS _c4, CAST(list_sum(f11) AS BIGINT) AS _c5 FROM t ORDER BY _row

@@ -1,0 +1,1 @@
+SELECT _row FROM t WHERE f8 IN (1, 2) AND f8 BETWEEN 1 AND 5 AND _row % 2 = 0 ORDER BY _row

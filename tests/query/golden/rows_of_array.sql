@@ -1,0 +1,1 @@
+SELECT _row, CASE WHEN f2__shape[1] > 0 THEN f2[1:4] END AS _c0, f2[5:12] AS _c1, [greatest(least(3, f2__shape[1]) - least(1, f2__shape[1]), 0), 4] AS _c1__shape, f11[6:10] AS _c2 FROM t ORDER BY _row
