@@ -10,7 +10,6 @@ import os
 import threading
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,27 +17,11 @@ import numpy as np
 from lakefmt.cells import Array, Cells, Dense, Encoded, Rows
 from lakefmt.errors import Corrupt, NoSuchTensor, nearest
 from lakefmt.fragment.columns import Shape
-from lakefmt.fragment.meta import ColumnFile, Field, Fragment, Layout, Slice
+from lakefmt.fragment.meta import LIGHT, ColumnFile, Field, Fragment, Slice
 from lakefmt.fragment.read import DECODED_NBYTES_MAX, RESIDENT_NBYTES_MAX, FileReader, missing_cells, place
+from lakefmt.fragment.runs import Runs, find_runs
 from lakefmt.htypes import Kind, TensorDef
 from lakefmt.versioning.records import Version
-
-#: Rows this wide are copied one by one when they come from several pages; narrower ones by vectorised indexing.
-_WIDE_NBYTES = 2048
-
-
-@dataclass(frozen=True, slots=True)
-class _Flat:
-    """A tensor that lies flat in every fragment, page by page.
-
-    ``first_row``: the physical row each page begins with. ``pages``: views over mapped memory, when all flat tensors together are
-    small enough to stay resident; else empty, and ``keys`` and ``starts`` say where the values of each page are to be read.
-    """
-
-    first_row: Rows
-    pages: list[Array]
-    keys: list[str]
-    starts: Rows
 
 
 class Snapshot:
@@ -62,7 +45,7 @@ class Snapshot:
     def _reset(self) -> None:
         self._pid = os.getpid()
         self._lock = threading.Lock()
-        self._flat: dict[str, _Flat | None] = {}
+        self._runs: dict[str, Runs | None] = {}
         self._remaining: dict[str, Rows] = {}
         self._uniform: dict[str, tuple[Shape, str] | None] = {}
         self._blob_files: dict[tuple[str, int], ColumnFile | None] = {}
@@ -155,7 +138,7 @@ class Snapshot:
             shape, dtype = uniform
             if out is None:
                 out = np.empty((len(rows), *shape), dtype)
-            if self._gather_flat(name, rows, out):
+            if self._gather_uniform(name, rows, out):
                 return Dense(out)
         if len(rows) == 1:
             return self._one(definition, int(rows[0]), out)
@@ -238,71 +221,25 @@ class Snapshot:
                 out[i] = shape
         return out
 
-    # -- flat tensors --------------------------------------------------------------------------------------------------
+    # -- uniform tensors -----------------------------------------------------------------------------------------------
 
-    def _gather_flat(self, name: str, rows: Rows, out: Array) -> bool:
-        """Fill ``out`` straight from mapped pages; False when this tensor does not lie so."""
-        flat = self._flat_of(name)
-        if flat is None:
+    def _gather_uniform(self, name: str, rows: Rows, out: Array) -> bool:
+        """Fill ``out`` in one sweep; False when the tensor does not lie in equal runs, or few rows were asked for so far."""
+        if name not in self._runs:
+            self._runs[name] = find_runs(self.reader, self.definitions[name], self.fragments, resident=self._resident())
+        runs = self._runs[name]
+        if runs is None:
             return False
-        physical = rows
         if self._has_deletes:
             index, offsets = self.locate(rows)
-            physical = self._physical[index] + offsets
-        if len(flat.pages) == 1:
-            np.take(flat.pages[0], physical, axis=0, out=out, mode="clip")
-            return True
-        page = np.searchsorted(flat.first_row, physical, side="right") - 1
-        inside = physical - flat.first_row[page]
-        wide = len(rows) > 0 and out.nbytes // len(rows) >= _WIDE_NBYTES
-        if not flat.pages:
-            row_nbytes = out[:1].nbytes
-            keys = [flat.keys[p] for p in page.tolist()]
-            self.reader.fill(keys, flat.starts[page] + inside * row_nbytes, out)
-        elif wide:
-            pages = flat.pages
-            for i, (p, r) in enumerate(zip(page.tolist(), inside.tolist(), strict=True)):
-                out[i] = pages[p][r]
-        else:
-            for p in np.unique(page).tolist():
-                here = np.flatnonzero(page == p)
-                out[here] = flat.pages[p][inside[here]]
-        return True
+            rows = self._physical[index] + offsets
+        return runs.gather(rows, out)
 
-    def _flat_of(self, name: str) -> _Flat | None:
-        if name in self._flat:
-            return self._flat[name]
-        flat = self._find_flat(self.definitions[name])
-        self._flat[name] = flat
-        return flat
-
-    def _find_flat(self, definition: TensorDef) -> _Flat | None:
-        pages: list[Array] = []
-        keys: list[str] = []
-        starts: list[int] = []
-        first: list[int] = []
-        row = 0
-        dtype = np.dtype(definition.dtype).newbyteorder("<")
-        resident = self._flat_nbytes() <= RESIDENT_NBYTES_MAX
-        for fragment in self.fragments:
-            found = fragment.field(definition.id)
-            plain = found is not None and found[1].layout is Layout.FLAT and not fragment.overlays_of(definition.id)
-            if found is None or not plain or not dtype.isnative:
-                return None
-            views = self.reader.flat_pages(definition, *found) if resident else None
-            pages += views or []
-            for start, rows in self.reader.flat_extents(definition, *found):
-                keys.append(found[0].key)
-                starts.append(start)
-                first.append(row)
-                row += rows
-        if not first:
-            return None
-        return _Flat(np.asarray(first, np.int64), pages if len(pages) == len(first) else [], keys, np.asarray(starts, np.int64))
-
-    def _flat_nbytes(self) -> int:
-        """Bytes of all flat tensors."""
-        return sum(e.nbytes for f in self.fragments for file in f.files for e in file.fields if e.layout is Layout.FLAT)
+    def _resident(self) -> bool:
+        """Whether all uniform tensors together are small enough to be kept in memory."""
+        uniform = [n for n in self.definitions if self.uniform(n) is not None]
+        total = sum(e.nbytes for n in uniform for _, e in self.entries(n) if e is not None)
+        return total <= RESIDENT_NBYTES_MAX
 
     # -- facts ---------------------------------------------------------------------------------------------------------
 
@@ -393,13 +330,7 @@ class Snapshot:
 
     def is_local(self) -> bool:
         """Whether any row can be read as cheaply as the next: mapped files, and light columns that fit the cache."""
-        light = sum(
-            e.nbytes
-            for f in self.fragments
-            for file in f.files
-            for e in file.fields
-            if e.layout in (Layout.TEXT, Layout.LISTS, Layout.SCALAR)
-        )
+        light = sum(e.nbytes for f in self.fragments for file in f.files for e in file.fields if e.layout in LIGHT)
         return self.reader.store.is_local and light <= DECODED_NBYTES_MAX
 
     def identity(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 
-from lakefmt.errors import NoSuchObject
+from lakefmt.errors import NoSuchObject, StoreError
 from lakefmt.storage import Range, Store, probe_put_if_absent
 
 #: Writers that race for each key, and keys they race for.
@@ -157,6 +157,11 @@ class StoreConformance:
         store.put("k", b"0123456789")
         assert bytes(store.get_range("k", start, length)) == expected
 
+    def test_get_range_of_an_empty_object(self, store: Store) -> None:
+        """There is an object, and nothing in it."""
+        store.put("empty", b"")
+        assert bytes(store.get_range("empty", 0, 4)) == b""
+
     def test_get_ranges_order(self, store: Store) -> None:
         """Answers come in the order asked, whatever the order in the objects, also doubled and overlapping."""
         blob = bytes(i % 251 for i in range(5000))
@@ -188,6 +193,24 @@ class StoreConformance:
         """No ranges, no answers."""
         assert store.get_ranges([]) == []
 
+    def test_fill(self, store: Store) -> None:
+        """Ranges are read into the caller's memory, and nothing beside it is touched."""
+        store.put("a", bytes(range(200)))
+        store.put("b", bytes(range(100)))
+        target = bytearray(20)
+        memory = memoryview(target)
+        store.fill([(Range("b", 90, 5), memory[12:17]), (Range("a", 3, 4), memory[0:4]), (Range("a", 199, 1), memory[8:9])])
+        assert target == bytes([3, 4, 5, 6, 0, 0, 0, 0, 199, 0, 0, 0, 90, 91, 92, 93, 94, 0, 0, 0])
+        store.fill([])
+
+    def test_fill_past_the_end(self, store: Store) -> None:
+        """An object that ends too soon, or is not there, is an error: memory is never left half filled in silence."""
+        store.put("a", b"0123456789")
+        with pytest.raises(StoreError):
+            store.fill([(Range("a", 6, 8), memoryview(bytearray(8)))])
+        with pytest.raises(NoSuchObject):
+            store.fill([(Range("not/there", 0, 8), memoryview(bytearray(8)))])
+
     def test_threads_share_it(self, store: Store) -> None:
         """One instance serves many threads at once."""
         blobs = {f"t/{i}": bytes([i]) * (1000 + i) for i in range(16)}
@@ -211,6 +234,11 @@ class StoreConformance:
         assert store.get("hint") == b"new"
         assert bytes(store.get_range("hint", 0, 12)) == b"new"
         assert bytes(store.get_ranges([Range("hint", 0, 12)])[0]) == b"new"
+        target = bytearray(3)
+        store.fill([(Range("hint", 0, 3), memoryview(target))])
+        store.put("hint", b"newest")
+        store.fill([(Range("hint", 3, 3), memoryview(target))])
+        assert target == b"est"
 
     def test_memoryviews(self, store: Store) -> None:
         """Data may be a memoryview, also of something else than bytes."""

@@ -39,7 +39,9 @@ def tensor_of(array: Array) -> Any:
 def _value(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return tensor_of(value)
-    if isinstance(value, list) and any(isinstance(v, np.ndarray | np.generic) for v in value):
+    if not isinstance(value, list) or (value and isinstance(value[0], str)):  # a column of text, by far the longest lists
+        return value
+    if any(isinstance(v, np.ndarray | np.generic) for v in value):
         return [tensor_of(np.asarray(v)) if isinstance(v, np.ndarray | np.generic) else v for v in value]
     return value
 

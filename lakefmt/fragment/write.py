@@ -151,7 +151,7 @@ def _field(definition: TensorDef, column: Column, name: str) -> Field:
         samples = column.samples()
         nbytes = sum(s.nbytes for s in samples if s is not None)
         stats = _shape_stats(column.shapes())
-        if stats["ndim_max"] == 0:
+        if stats.get("ndim_max", 0) == 0:
             layout = Layout.SCALAR
         else:
             layout = Layout.LISTS if nbytes <= RAGGED_NBYTES_MAX * rows else Layout.BLOBS

@@ -16,7 +16,6 @@ import threading
 import uuid
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from io import BufferedReader
 from typing import Any
 
 from lakefmt.errors import NoSuchObject, StoreError
@@ -38,7 +37,7 @@ class LocalStore(Store):
         self.root = os.path.abspath(root)
         self.url = self.root
         self._maps: OrderedDict[str, memoryview] = OrderedDict()
-        self._files: dict[str, BufferedReader] = {}
+        self._files: dict[str, _OpenFile] = {}
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -68,16 +67,14 @@ class LocalStore(Store):
 
     def fill(self, parts: Sequence[tuple[Range, memoryview]]) -> None:
         for r, target in parts:
-            fd = self._files.get(r.key)
-            if fd is None:
-                fd = self._open(r.key)
-            if os.preadv(fd.fileno(), [target], r.start) != r.length:
+            file = self._files.get(r.key) or self._open(r.key)
+            if os.preadv(file.fd, [target], r.start) != r.length:
                 raise StoreError(0, f"{self.url}: {r.key!r} ends before byte {r.start + r.length}")
 
-    def _open(self, key: str) -> BufferedReader:
-        """A file kept open for positional reads; the oldest is let go (and closed once nobody reads it)."""
+    def _open(self, key: str) -> _OpenFile:
+        """A file kept open for positional reads."""
         with self._errors(key):
-            file = open(self._path(key), "rb")  # noqa: SIM115  kept
+            file = _OpenFile(self._path(key))
         with self._lock:
             if len(self._files) >= FILES_MAX:
                 self._files = {}
@@ -157,6 +154,20 @@ class LocalStore(Store):
         except OSError as e:
             hint = "the disk is full" if e.errno == errno.ENOSPC else e.strerror or type(e).__name__
             raise StoreError(e.errno or 0, f"{self.url}: {key!r}: {hint}") from e
+
+
+class _OpenFile:
+    """A descriptor that is closed when the last reader lets go of it, so that a cache may drop it at any time."""
+
+    __slots__ = ("fd",)
+
+    def __init__(self, path: str) -> None:
+        self.fd = -1
+        self.fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+
+    def __del__(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
 
 
 class _LocalWriter(Writer):

@@ -1,0 +1,142 @@
+"""Whole-column access to uniform tensors: every sample present, of one shape, so that a row is a place in a run of equal items.
+
+Three ways, by size. *Resident*: once a fair share of a small tensor has been asked for, it is put together in one array, and a
+batch is a single ``take``. *Mapped*: until then, rows come from views of the mapped pages. *By position*: what is too large to
+stay resident is read straight into the batch, row by row, so that memory does not grow with the dataset.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lakefmt.cells import Array, Rows
+from lakefmt.fragment.meta import ColumnFile, Field, Fragment, Layout
+from lakefmt.fragment.read import FileReader
+from lakefmt.htypes import TensorDef
+
+#: Rows this wide are copied one by one when they come from several pages; narrower ones by vectorised indexing.
+_WIDE_NBYTES = 2048
+#: A small tensor is put together when one in so many of its rows has been asked for.
+_SHARE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """A run of rows in a FLAT file: where its values begin."""
+
+    key: str
+    start: int
+    rows: int
+
+
+class Runs:
+    """A uniform tensor over all fragments, addressed by physical row."""
+
+    def __init__(
+        self, reader: FileReader, definition: TensorDef, parts: Sequence[tuple[ColumnFile, Field]], *, resident: bool
+    ) -> None:
+        self._reader = reader
+        self._definition = definition
+        self._parts = parts
+        self._resident = resident
+        self._rows = sum(f.rows for _, f in parts)
+        self._asked = 0
+        self._whole: Array | None = None
+        self._lock = threading.Lock()
+        self._flat = all(f.layout is Layout.FLAT for _, f in parts)
+        self._pages: list[_Page] = []
+        self._views: list[Array] | None = None
+        self._first = self._starts = np.empty(0, np.int64)
+
+    def gather(self, rows: Rows, out: Array) -> bool:
+        """Copy rows into ``out``; False when there is no cheap way yet (light columns of which little was asked so far)."""
+        whole = self._whole
+        if whole is None and self._resident:
+            self._asked += len(rows)
+            if self._asked * _SHARE >= self._rows:
+                whole = self._put_together()
+        if whole is not None:
+            np.take(whole, rows, axis=0, out=out, mode="clip")
+            return True
+        if not self._flat:
+            return False
+        self._find_pages()
+        page = np.searchsorted(self._first, rows, side="right") - 1
+        inside = rows - self._first[page]
+        if self._views is None:
+            keys = [self._pages[p].key for p in page.tolist()]
+            self._reader.fill(keys, self._starts[page] + inside * out[:1].nbytes, out)
+        else:
+            _copy(self._views, page, inside, out)
+        return True
+
+    def _put_together(self) -> Array:
+        """The whole tensor in one array; made once."""
+        with self._lock:
+            if self._whole is None:
+                self._whole = np.concatenate([self._part(*p) for p in self._parts])
+                self._views = None
+                self._reader.store.forget_pages()
+            return self._whole
+
+    def _part(self, file: ColumnFile, field: Field) -> Array:
+        shape = field.shape or ()
+        if field.layout is Layout.FLAT:
+            pages = self._reader.flat_pages(self._definition, file, field)
+            if pages is not None:
+                return pages[0] if len(pages) == 1 else np.concatenate(pages)
+            return self._reader.flat(self._definition, file, field, np.arange(field.rows))
+        return (
+            self._reader.light(file, field).values[: field.rows * int(np.prod(shape, dtype=np.int64))].reshape(field.rows, *shape)
+        )
+
+    def _find_pages(self) -> None:
+        with self._lock:
+            if len(self._first):
+                return
+            pages: list[_Page] = []
+            views: list[Array] = []
+            for file, field in self._parts:
+                extents = self._reader.flat_extents(self._definition, file, field)
+                pages += [_Page(file.key, start, rows) for start, rows in extents]
+                if self._resident:
+                    views += self._reader.flat_pages(self._definition, file, field) or []
+            self._pages = pages
+            self._views = views if views and len(views) == len(pages) else None
+            self._starts = np.array([p.start for p in pages], np.int64)
+            self._first = np.concatenate(([0], np.cumsum([p.rows for p in pages])))[:-1].astype(np.int64)
+
+
+def find_runs(reader: FileReader, definition: TensorDef, fragments: Sequence[Fragment], *, resident: bool) -> Runs | None:
+    """Runs of a uniform tensor; ``None`` when some fragment has updates of it, or when it has no cheap whole form.
+
+    Args:
+        resident: whether it may be kept in memory as a whole.
+    """
+    parts: list[tuple[ColumnFile, Field]] = []
+    for fragment in fragments:
+        found = fragment.field(definition.id)
+        if found is None or fragment.overlays_of(definition.id):
+            return None
+        parts.append(found)
+    flat = all(f.layout is Layout.FLAT for _, f in parts)
+    if not parts or not (flat or resident) or not np.dtype(definition.dtype).newbyteorder("<").isnative:
+        return None
+    return Runs(reader, definition, parts, resident=resident)
+
+
+def _copy(views: list[Array], page: Rows, inside: Rows, out: Array) -> None:
+    """``out[i] = views[page[i]][inside[i]]``."""
+    if len(views) == 1:
+        np.take(views[0], inside, axis=0, out=out, mode="clip")
+    elif len(out) and out.nbytes // len(out) >= _WIDE_NBYTES:
+        for i, (p, r) in enumerate(zip(page.tolist(), inside.tolist(), strict=True)):
+            out[i] = views[p][r]
+    else:
+        for p in np.unique(page).tolist():
+            here = np.flatnonzero(page == p)
+            out[here] = views[p][inside[here]]
