@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 class Rowset(ABC):
     """An ordered sequence of rows with named tensors."""
 
+    #: whether it stands for one row, so that its tensors give samples and not arrays of them
+    _single = False
+
     @abstractmethod
     def _rows_now(self) -> Any:
         """The rows as they are now, buffered ones included: a source with ``gather`` and ``shapes``."""
@@ -109,6 +112,10 @@ class Rowset(ABC):
     def _gather(self, name: str, rows: Rows) -> Cells:
         cells: Cells = self._rows_now().gather(name, rows)
         return cells
+
+    def _tensor_rows(self, name: str) -> int:
+        """Length of one tensor."""
+        return len(self)
 
     def _shapes(self, name: str, rows: Rows) -> list[Shape | None]:
         shapes: list[Shape | None] = self._rows_now().shapes(name, rows)

@@ -115,7 +115,7 @@ def _numeric_batch(definition: TensorDef, values: Any, first_row: int) -> tuple[
         _check_shape(definition, values.shape[1:], first_row)
         block = _cast(definition, values, first_row)
         column = NumericColumn(block.dtype.name)
-        column.add_block(block, borrowed=np.shares_memory(block, values))
+        column.add_block(block, borrowed=np.may_share_memory(block, values))
         return definition, column
     scalars = _scalar_block(values)
     if scalars is not None:
@@ -168,7 +168,7 @@ def _numeric(definition: TensorDef, value: Any, row: int) -> tuple[TensorDef, Ar
         definition = _typed(definition, array.dtype)
     _check_shape(definition, array.shape, row)
     cast = _cast(definition, array, row)
-    if cast is value or (isinstance(value, np.ndarray) and np.shares_memory(cast, value)):
+    if cast is value or (isinstance(value, np.ndarray) and np.may_share_memory(cast, value)):
         cast = cast.copy()
     return definition, cast
 

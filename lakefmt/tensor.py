@@ -32,7 +32,7 @@ class Tensor:
         self._rowset = rowset
         self.name = name
         self._given_rows = rows
-        self._is_single = single or (rows is None and bool(getattr(rowset, "_single", False)))
+        self._is_single = single or (rows is None and rowset._single)
         self._inside = inside
 
     # -- what it is ----------------------------------------------------------------------------------------------------
@@ -94,8 +94,7 @@ class Tensor:
         return np.arange(self._length()) if self._given_rows is None else self._given_rows
 
     def _length(self) -> int:
-        own = getattr(self._rowset, "_tensor_rows", None)
-        return int(own(self.name)) if own is not None else len(self._rowset)
+        return self._rowset._tensor_rows(self.name)
 
     def __len__(self) -> int:
         return self._length() if self._given_rows is None else len(self._given_rows)

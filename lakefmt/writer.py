@@ -76,10 +76,10 @@ class Writer:
 
     # -- what is there -------------------------------------------------------------------------------------------------
 
-    def definitions(self) -> dict[str, TensorDef]:
+    def definitions(self) -> Mapping[str, TensorDef]:
         """Tensors by name, with what pending samples have added to them."""
         edited = self.pending.definitions
-        return {t.name: edited.get(t.id, t) for t in self.version.state.tensors} if edited else dict(self.snapshot.definitions)
+        return {t.name: edited.get(t.id, t) for t in self.version.state.tensors} if edited else self.snapshot.definitions
 
     def definition(self, name: str) -> TensorDef:
         found = self.snapshot.definitions.get(name)

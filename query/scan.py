@@ -249,7 +249,7 @@ class _Scan:
         clean = found is not None and found[1].layout is Layout.FLAT and found[1].rows == fragment.rows
         if not clean or found is None or fragment.deleted or fragment.overlays_of(definition.id) or info.ndim == 0:
             return None
-        pages = self._snapshot.reader.flat_pages(definition, *found)
+        pages = self._snapshot.reader.flat_pages(definition, *found, always=True)
         if pages is None:
             return None
         flat = [_plain(p.reshape(-1)) for p in pages]

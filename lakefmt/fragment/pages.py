@@ -20,6 +20,8 @@ from lakefmt.fragment.parquet_out import ARROW_CODEC, MAGIC, Codec, Physical
 from lakefmt.fragment.thrift import Reader
 from lakefmt.storage import Bytes
 
+#: Bytes that hold the header, the levels and the length of a page with a single value.
+PAGE_HEAD_NBYTES = 64
 #: No page of ours holds more values than this; a header that claims more is damaged.
 _HEADER_BYTES_MAX = 256
 
@@ -240,19 +242,26 @@ def split_byte_arrays(values: Bytes, count: int, what: str) -> list[tuple[int, i
     return out
 
 
-def single_value(page: Bytes, what: str) -> Bytes | None:
-    """The value of an uncompressed page that holds exactly one present BYTE_ARRAY; ``None`` when it is not such a page.
+def single_value(head: Bytes, total: int, what: str) -> int | None:
+    """Where the value begins in an uncompressed page that holds exactly one present BYTE_ARRAY and fills the page to its end.
 
     The short way for the commonest read of all: one image. The header begins with the page type and the uncompressed size;
-    the body is that size, so the header's own length follows, and the value must fill the body to its last byte.
+    the body is that size, so the header's own length follows, and the value's length must agree with both.
+
+    Args:
+        head: the first bytes of the page (all of it, or at least ``PAGE_HEAD_NBYTES``).
+        total: bytes of the page.
+        what: name of the file, for errors.
+
+    Returns:
+        Offset in the page; ``None`` when it is not such a page.
     """
-    total = len(page)
-    if total < 12 or page[0] != 0x15 or page[1] != 0x06 or page[2] != 0x15:
+    if total < 12 or head[0] != 0x15 or head[1] != 0x06 or head[2] != 0x15:
         return None
     n = shift = 0
     pos = 3
     while True:
-        byte = page[pos]
+        byte = head[pos]
         n |= (byte & 0x7F) << shift
         pos += 1
         if byte < 0x80:
@@ -260,14 +269,13 @@ def single_value(page: Bytes, what: str) -> Bytes | None:
         shift += 7
         if shift > 28:
             raise Corrupt(f"{what}: a page header does not parse; restore the file")
-    body = n >> 1
-    start = total - body
-    if start < pos:
-        raise Corrupt(f"{what}: a page header contradicts the page index; restore the file")
+    start = total - (n >> 1)
+    if start < pos or start > PAGE_HEAD_NBYTES - 8:
+        return None
     for levels in (0, 2):
         at = start + levels
-        if at + 4 <= total and int.from_bytes(page[at : at + 4], "little") == total - at - 4:
-            if levels == 2 and (page[start] != 2 or page[start + 1] != 1):
+        if at + 4 <= total and int.from_bytes(head[at : at + 4], "little") == total - at - 4:
+            if levels == 2 and (head[start] != 2 or head[start + 1] != 1):
                 continue
-            return memoryview(page)[at + 4 :]
+            return at + 4
     return None

@@ -23,6 +23,7 @@ from lakefmt.fragment.cache import ByteCache
 from lakefmt.fragment.columns import Shape
 from lakefmt.fragment.meta import ColumnFile, Field, Layout, find_field
 from lakefmt.fragment.pages import (
+    PAGE_HEAD_NBYTES,
     PageTable,
     page_values,
     parse_footer,
@@ -38,12 +39,9 @@ from lakefmt.storage import Bytes, Range, Store
 #: Decoded light columns and document pages kept per dataset handle.
 DECODED_NBYTES_MAX = 256 << 20
 _FETCH_NBYTES = 8 << 20
-#: Bytes of mapped files a handle lets stay resident before it tells the kernel to forget them (they stay in its page cache).
+#: Bytes of files a handle maps, and of uniform tensors it keeps whole; what does not fit is read by position. (Mapped pages
+#: count as this process's memory, and the kernel maps large ones whole: they would grow to the size of the dataset.)
 RESIDENT_NBYTES_MAX = 256 << 20
-#: What touching a mapped value costs in residency: the kernel maps large pages whole.
-_FAULT_NBYTES = 2 << 20
-#: Checked mappings kept at hand.
-_VIEWS_MAX = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +76,7 @@ class FileReader:
     def _reset(self) -> None:
         self._tables: dict[str, PageTable] = {}
         self._views: dict[str, memoryview] = {}
-        self._touched_nbytes = 0
+        self._mapped_nbytes = 0
         self._light: ByteCache[Light] = ByteCache(DECODED_NBYTES_MAX)
         self._pages: ByteCache[Any] = ByteCache(DECODED_NBYTES_MAX // 4)
         self._lock = threading.Lock()
@@ -94,13 +92,6 @@ class FileReader:
         if self._pid != os.getpid():
             self._pid = os.getpid()
             self._reset()
-
-    def touched(self, values: int, nbytes: int) -> None:
-        """Note reads of mapped memory, so that mapped pages do not pile up in this process."""
-        self._touched_nbytes += max(nbytes, values * _FAULT_NBYTES)
-        if self._touched_nbytes > RESIDENT_NBYTES_MAX:
-            self._touched_nbytes = 0
-            self.store.forget_pages()
 
     # -- samples -------------------------------------------------------------------------------------------------------
 
@@ -185,7 +176,6 @@ class FileReader:
         """The bytes of a file; of a remote one only the columns asked for, at their places in a sparse mapping."""
         view = self._map(file)
         if view is not None:
-            self.touched(0, file.size)
             return view
         if file.size <= _FETCH_NBYTES:
             return self.store.get_ranges([Range(file.key, 0, file.size)])[0]
@@ -231,9 +221,9 @@ class FileReader:
         table, itemsize = self.page_table(file), np.dtype(definition.dtype).itemsize
         return [self._flat_start(file, field, table, i, itemsize) for i in range(len(table.offset))]
 
-    def flat_pages(self, definition: TensorDef, file: ColumnFile, field: Field) -> list[Array] | None:
-        """The pages of a FLAT column as arrays ``(rows, *shape)`` over mapped memory; ``None`` for a remote file."""
-        view = self._map(file)
+    def flat_pages(self, definition: TensorDef, file: ColumnFile, field: Field, *, always: bool = False) -> list[Array] | None:
+        """The pages of a FLAT column as arrays ``(rows, *shape)`` over mapped memory; ``None`` where ``_map`` gives none."""
+        view = self._map(file, always=always)
         if view is None:
             return None
         dtype = np.dtype(definition.dtype).newbyteorder("<")
@@ -251,7 +241,6 @@ class FileReader:
         page = table.page_of(rows)
         nbytes = dtype.itemsize * int(np.prod(field.shape or (), dtype=np.int64))
         at = starts[page] + (rows - table.first_row[page]) * nbytes
-        self._map(file)  # the size is as it was written
         self.fill([file.key] * len(rows), at, out)
         return out.astype(definition.dtype, copy=False)
 
@@ -305,14 +294,14 @@ class FileReader:
         pages = table.page_of(rows)
         wanted = np.unique(pages) if len(pages) > 1 else pages
         fetched = dict(zip(wanted.tolist(), self._page_bytes(file, table, wanted), strict=True))
-        self.touched(len(wanted), int(table.size[wanted].sum()))
         out: list[Buffer | None] = []
         name = self._name(file)
         first = table.first_row
         for r, p in zip(rows.tolist(), pages.tolist(), strict=True):
             page = fetched[p]
             alone = first[p + 1] - first[p] == 1
-            value = single_value(page, name) if alone else None
+            at = single_value(page, len(page), name) if alone else None
+            value: Buffer | None = None if at is None else memoryview(page)[at:]
             if value is None:
                 splits = self._page_splits(file, table, p, page)
                 span = splits[r - int(first[p])]
@@ -321,16 +310,25 @@ class FileReader:
         return out
 
     def blob(self, file: ColumnFile, row: int) -> Buffer | None:
-        """One BYTE_ARRAY value; the short way when it has a page to itself in a mapped file."""
-        view = self._map(file)
+        """One BYTE_ARRAY value; the short way when it has a page to itself in a local file."""
         table = self.page_table(file)
         page = row if table.single else int(table.first_row.searchsorted(row, "right")) - 1
-        if view is None or table.first_row.item(page + 1) - table.first_row.item(page) != 1:
+        alone = table.first_row.item(page + 1) - table.first_row.item(page) == 1
+        if not alone or not self.store.is_local:
             return self.blobs(file, np.array([row]))[0]
-        start = table.offset.item(page)
-        self.touched(1, table.size.item(page))
-        value = single_value(view[start : start + table.size.item(page)], file.key)
-        return self.blobs(file, np.array([row]))[0] if value is None else value
+        start, size = table.offset.item(page), table.size.item(page)
+        view = self._map(file)
+        head = view[start : start + size] if view is not None else self._read(file, start, min(size, PAGE_HEAD_NBYTES))
+        at = single_value(head, size, file.key)
+        if at is None:
+            return self.blobs(file, np.array([row]))[0]
+        return head[at:] if view is not None else self._read(file, start + at, size - at)
+
+    def _read(self, file: ColumnFile, start: int, length: int) -> Bytes:
+        """Exactly these bytes of a file."""
+        data = self.store.get_range(file.key, start, length)
+        self._expect(file, data, length)
+        return data
 
     def _page_splits(self, file: ColumnFile, table: PageTable, page_no: int, page: Bytes) -> list[tuple[int, int] | None]:
         """Where each value of an uncompressed page lies, relative to the page; ``None`` for a missing one."""
@@ -388,10 +386,13 @@ class FileReader:
 
     # -- bytes ---------------------------------------------------------------------------------------------------------
 
-    def _map(self, file: ColumnFile) -> memoryview | None:
+    def _map(self, file: ColumnFile, *, always: bool = False) -> memoryview | None:
+        """The file as mapped memory; ``None`` when it is remote, or would not stay within bounds (and not ``always``)."""
         view = self._views.get(file.key)
         if view is not None:
             return view
+        if not self.store.is_local or (self._mapped_nbytes + file.size > RESIDENT_NBYTES_MAX and not always):
+            return None
         try:
             view = self.store.map(file.key)
         except NoSuchObject as e:
@@ -400,10 +401,9 @@ class FileReader:
             raise Corrupt(
                 f"{self._name(file)} has {len(view)} bytes instead of {file.size}: it was truncated or replaced; restore it"
             )
-        if view is not None:
-            if len(self._views) >= _VIEWS_MAX:
-                self._views = {}
+        if view is not None and not always:
             self._views[file.key] = view
+            self._mapped_nbytes += file.size
         return view
 
     def _tail(self, file: ColumnFile) -> Bytes:

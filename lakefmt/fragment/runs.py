@@ -78,7 +78,8 @@ class Runs:
         """The whole tensor in one array; made once."""
         with self._lock:
             if self._whole is None:
-                self._whole = np.concatenate([self._part(*p) for p in self._parts])
+                parts = [self._part(*p) for p in self._parts]
+                self._whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
                 self._views = None
                 self._reader.store.forget_pages()
             return self._whole
@@ -86,13 +87,12 @@ class Runs:
     def _part(self, file: ColumnFile, field: Field) -> Array:
         shape = field.shape or ()
         if field.layout is Layout.FLAT:
-            pages = self._reader.flat_pages(self._definition, file, field)
+            pages = self._reader.flat_pages(self._definition, file, field, always=True)
             if pages is not None:
                 return pages[0] if len(pages) == 1 else np.concatenate(pages)
             return self._reader.flat(self._definition, file, field, np.arange(field.rows))
-        return (
-            self._reader.light(file, field).values[: field.rows * int(np.prod(shape, dtype=np.int64))].reshape(field.rows, *shape)
-        )
+        values: Array = self._reader.light(file, field).values
+        return values[: field.rows * int(np.prod(shape, dtype=np.int64))].reshape(field.rows, *shape)
 
     def _find_pages(self) -> None:
         with self._lock:

@@ -21,8 +21,9 @@ from lakefmt.errors import InvalidInput
 from lakefmt.fragment.columns import BytesColumn, Column, NumericColumn, Shape, TextColumn
 from lakefmt.fragment.meta import LIGHT, ColumnFile, Field, Layout
 from lakefmt.fragment.parquet_out import Codec, ColumnSpec, ColumnWriter, Physical
+from lakefmt.fragment.sink import HashingSink
 from lakefmt.htypes import TensorDef
-from lakefmt.storage import Bytes, Store, Writer
+from lakefmt.storage import Bytes, Store
 
 #: Fixed-shape rows up to this many bytes stay in the light file, where SQL reads them with the labels.
 LIST_NBYTES_MAX = 128
@@ -38,24 +39,6 @@ FLAT_PAGE_NBYTES = 64 << 20
 LIGHT_ROW_GROUP_ROWS = 131_072
 
 _NATIVE_LISTS = {"float32": Physical.FLOAT, "float64": Physical.DOUBLE, "int32": Physical.INT32, "int64": Physical.INT64}
-
-
-class HashingSink:
-    """Passes bytes on to a store's writer, counting and hashing them."""
-
-    def __init__(self, writer: Writer) -> None:
-        self._writer = writer
-        self.size = 0
-        self._hash = xxhash.xxh64()
-
-    def write(self, data: Bytes) -> int:
-        self._hash.update(data)
-        n = self._writer.write(data)
-        self.size += n
-        return n
-
-    def digest(self) -> str:
-        return str(self._hash.hexdigest())
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,8 +280,7 @@ def _write_heavy(store: Store, task: _Task, folder: str) -> ColumnFile:
     fill: Callable[[ColumnWriter, Column], None] = {
         Layout.FLAT: _fill_flat, Layout.BLOBS: _fill_blobs, Layout.DOCUMENTS: _fill_documents,
     }[task.field.layout]  # fmt: skip
-    with store.writer(key) as writer:
-        sink = HashingSink(writer)
+    with store.writer(key) as writer, HashingSink(writer) as sink:
         out = ColumnWriter(sink, spec)
         fill(out, task.column)
         shape = "" if task.field.shape is None else ",".join(map(str, task.field.shape))
