@@ -14,6 +14,7 @@ from lakefmt.cells import Cells, Rows
 from lakefmt.errors import InvalidInput, ReadOnly
 from lakefmt.fragment.columns import Shape
 from lakefmt.fragment.read import FileReader
+from lakefmt.fragment.verify import verify_files
 from lakefmt.htypes import TensorDef
 from lakefmt.rows import RowSource
 from lakefmt.rowset import Rowset, resolve_rows
@@ -342,6 +343,19 @@ class Dataset(Rowset):
         store = self._log.store
         keys = [f.files[0].key for f in self._writer.snapshot.fragments if f.files]
         return [store.local_path(k) or f"{store.url}/{k}" for k in keys]
+
+    def verify(self) -> int:
+        """Check every data file of this version against its checksum, reading every byte.
+
+        Returns:
+            Bytes read.
+
+        Raises:
+            Corrupt: some file is missing or damaged; the message names them.
+        """
+        self.flush()
+        files = dict.fromkeys(f for fragment in self._writer.snapshot.fragments for f in fragment.every_file())
+        return verify_files(self._log.store, files)
 
     # -- saved views ---------------------------------------------------------------------------------------------------
 

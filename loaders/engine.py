@@ -76,7 +76,7 @@ class Engine:
                 if self.recipe.on_error is OnError.RAISE:
                     raise
                 rows, cells, faults = self._gather_readable(step.rows)
-        read = {c.name: reader(c, cells[c.name]) for c in self._worked} if cells else {}
+        read = {c.name: reader(c, cells[c.name], self.recipe.images) for c in self._worked} if cells else {}
         done = {c.name: self._room(c, len(rows)) for c in self._worked}
         return Work(step, rows, cells, read, done, [None] * len(rows) if self.recipe.row_wise else [], faults)
 

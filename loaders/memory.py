@@ -24,6 +24,11 @@ LEASE_BYTES_MIN = 256 * 1024
 FREE_BLOCKS_MAX = 4
 #: Sizes kept at all: one or two for every large tensor (the last batch of an epoch is shorter).
 SIZES_MAX = 16
+#: For images, of which a batch has many, and no two alike: blocks come in steps of an eighth of a power of two, from this size on.
+IMAGE_BYTES_MIN = 32 * 1024
+#: Bytes of free image blocks kept of one size, at most.
+IMAGE_FREE_BYTES_MAX = 32 << 20
+IMAGE_SIZES_MAX = 128
 #: TensorFlow shares memory aligned to this, and copies other.
 ALIGN_BYTES = 64
 
@@ -45,29 +50,55 @@ class _Lease:
 class Leases:
     """Allocates arrays for one loader. Safe from several threads; empty again after pickling."""
 
+    bytes_min = LEASE_BYTES_MIN
+    sizes_max = SIZES_MAX
+
     def __init__(self) -> None:
         self._free: dict[int, deque[Array]] = {}
+
+    def _block_bytes(self, nbytes: int) -> int:
+        """Size of the block that an array of ``nbytes`` gets."""
+        return nbytes
+
+    def _blocks_max(self, nbytes: int) -> int:
+        """Free blocks of a size to keep."""
+        return FREE_BLOCKS_MAX
 
     def __call__(self, shape: tuple[int, ...], dtype: str) -> Array:
         """An array of this shape and dtype that nobody else refers to; contents undefined."""
         kind = np.dtype(dtype)
         nbytes = math.prod(shape) * kind.itemsize
-        if nbytes < LEASE_BYTES_MIN:
+        if nbytes < self.bytes_min:
             return np.empty(shape, kind)
-        free = self._free.get(nbytes)
+        size = self._block_bytes(nbytes)
+        free = self._free.get(size)
         if free is None:
-            if len(self._free) >= SIZES_MAX:
+            if len(self._free) >= self.sizes_max:
                 return np.empty(shape, kind)
-            free = self._free.setdefault(nbytes, deque(maxlen=FREE_BLOCKS_MAX))
+            free = self._free.setdefault(size, deque(maxlen=self._blocks_max(size)))
         try:
             block = free.pop()
         except IndexError:
-            block = _aligned(nbytes)
-        array: Array = np.asarray(_Lease(block, free)).view(kind).reshape(shape)
+            block = _aligned(size)
+        array: Array = np.asarray(_Lease(block, free))[:nbytes].view(kind).reshape(shape)
         return array
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Leases, ()
+        return type(self), ()
+
+
+class ImageLeases(Leases):
+    """The same for decoded images: many at a time, of all sizes."""
+
+    bytes_min = IMAGE_BYTES_MIN
+    sizes_max = IMAGE_SIZES_MAX
+
+    def _block_bytes(self, nbytes: int) -> int:
+        step = max(1, (1 << (nbytes.bit_length() - 1)) // 8)
+        return -(-nbytes // step) * step
+
+    def _blocks_max(self, nbytes: int) -> int:
+        return max(FREE_BLOCKS_MAX, IMAGE_FREE_BYTES_MAX // nbytes)
 
 
 def _aligned(nbytes: int) -> Array:

@@ -15,6 +15,7 @@ from lakefmt.cells import Array
 from lakefmt.errors import InvalidInput, NoSuchTensor, nearest
 from lakefmt.htypes import Kind, TensorDef
 from lakefmt.loaders.faults import OnError
+from lakefmt.loaders.memory import ImageLeases
 from lakefmt.rows import RowSource
 
 SampleFn: TypeAlias = Callable[[Any], Any]
@@ -99,6 +100,7 @@ class Recipe:
         keep_size: replace bad rows instead of leaving them out, so that ranks stay in step.
         return_index: add the positions of the rows.
         allocate: makes the array a dense tensor is gathered into.
+        images: makes the arrays that images are decoded into.
     """
 
     source: RowSource
@@ -112,6 +114,7 @@ class Recipe:
     keep_size: bool = False
     return_index: bool = False
     allocate: Allocate = new_array
+    images: Allocate = field(default_factory=ImageLeases)
 
     @property
     def row_wise(self) -> bool:

@@ -11,15 +11,15 @@ import numpy as np
 
 from lakefmt.cells import Cells, Dense, Encoded, Ragged, Strings
 from lakefmt.codecs import decode, decode_pil
-from lakefmt.loaders.recipe import Column, Decode, Form
+from lakefmt.loaders.recipe import Allocate, Column, Decode, Form
 
 
-def reader(column: Column, cells: Cells) -> Callable[[int], Any]:
+def reader(column: Column, cells: Cells, allocate: Allocate | None = None) -> Callable[[int], Any]:
     """A function from a sample's place in ``cells`` to its value; ``None`` for a missing sample.
 
     ``numpy`` gives arrays, ``str`` for text, parsed objects for JSON; ``tobytes`` the encoded image, the
     UTF-8 text or the array's bytes; ``pil`` an image of Pillow; ``data`` a dict with ``value`` and, for class
-    labels, their names in ``text``.
+    labels, their names in ``text``. ``allocate`` makes the arrays that images are decoded into.
     """
     match column.decode:
         case Decode.TOBYTES:
@@ -27,9 +27,9 @@ def reader(column: Column, cells: Cells) -> Callable[[int], Any]:
         case Decode.PIL if isinstance(cells, Encoded):
             return _optional(cells.values, functools.partial(decode_pil, cells.codec))
         case Decode.DATA:
-            return _data_reader(column, _value_reader(cells))
+            return _data_reader(column, _value_reader(cells, allocate))
         case _:
-            return _value_reader(cells)
+            return _value_reader(cells, allocate)
 
 
 def values_of(column: Column, cells: Cells) -> list[Any]:
@@ -50,11 +50,11 @@ def _optional(values: list[Any], fn: Callable[[Any], Any]) -> Callable[[int], An
     return read
 
 
-def _value_reader(cells: Cells) -> Callable[[int], Any]:
+def _value_reader(cells: Cells, allocate: Allocate | None) -> Callable[[int], Any]:
     if isinstance(cells, Dense):
         return cells.values.__getitem__
     if isinstance(cells, Encoded):
-        return _optional(cells.values, functools.partial(decode, cells.codec))
+        return _optional(cells.values, functools.partial(decode, cells.codec, allocate=allocate))
     return (_texts(cells) if isinstance(cells, Strings) else cells.values).__getitem__
 
 

@@ -8,12 +8,16 @@ odd, and PNG, go through Pillow. Decoding gives the image's own channels: gray (
 from __future__ import annotations
 
 import io
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from lakefmt.cells import Array
 from lakefmt.errors import BadSample, InvalidInput, MissingExtra, ShapeError
+
+#: Makes an array of a shape and dtype, contents undefined.
+Allocate: TypeAlias = Callable[[tuple[int, ...], str], Array]
 
 _MAGICS = ((b"\xff\xd8\xff", "jpeg"), (b"\x89PNG\r\n\x1a\n", "png"))
 _KEEP = {"L": "L", "RGB": "RGB", "RGBA": "RGBA", "1": "L", "LA": "RGBA", "CMYK": "RGB", "YCbCr": "RGB"}
@@ -58,12 +62,13 @@ def _jpeg_header(data: bytes | memoryview) -> tuple[int, ...] | None:
     return (height, width) if colorspace == "Gray" else (height, width, 3)
 
 
-def decode(codec: str, data: bytes | memoryview) -> Array:
+def decode(codec: str, data: bytes | memoryview, allocate: Allocate | None = None) -> Array:
     """Decode an image.
 
     Args:
         codec: ``jpeg`` or ``png``.
         data: the encoded bytes.
+        allocate: makes the array that a JPEG is decoded into, of a given shape and dtype; by default a fresh one.
 
     Returns:
         uint8 array (H, W), (H, W, 3) or (H, W, 4).
@@ -72,7 +77,7 @@ def decode(codec: str, data: bytes | memoryview) -> Array:
         BadSample: the bytes do not decode.
     """
     if codec == "jpeg":
-        array = _decode_jpeg(data)
+        array = _decode_jpeg(data, allocate)
         if array is not None:
             return array
     elif codec != "png":
@@ -87,15 +92,16 @@ def decode_pil(codec: str, data: bytes | memoryview) -> Any:
         return _converted(image, codec, data)
 
 
-def _decode_jpeg(data: bytes | memoryview) -> Array | None:
+def _decode_jpeg(data: bytes | memoryview, allocate: Allocate | None) -> Array | None:
     simplejpeg = _simplejpeg()
     try:
-        _, _, colorspace, _ = simplejpeg.decode_jpeg_header(data)
-        if colorspace == "Gray":
-            return simplejpeg.decode_jpeg(data, "GRAY")[:, :, 0]  # type: ignore[no-any-return]
+        height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
         if colorspace in ("CMYK", "YCCK"):
             return None
-        return simplejpeg.decode_jpeg(data, "RGB")  # type: ignore[no-any-return]
+        channels = 1 if colorspace == "Gray" else 3
+        buffer = None if allocate is None else allocate((height, width, channels), "uint8")
+        array: Array = simplejpeg.decode_jpeg(data, "GRAY" if channels == 1 else "RGB", buffer=buffer)
+        return array[:, :, 0] if channels == 1 else array
     except ValueError:
         return None  # odd or damaged: Pillow reads the odd ones and refuses the damaged
 

@@ -42,6 +42,8 @@ _FETCH_NBYTES = 8 << 20
 #: Bytes of files a handle maps, and of uniform tensors it keeps whole; what does not fit is read by position. (Mapped pages
 #: count as this process's memory, and the kernel maps large ones whole: they would grow to the size of the dataset.)
 RESIDENT_NBYTES_MAX = 256 << 20
+#: What touching a mapped page costs in residency, at most: the kernel maps large ones whole.
+_FAULT_NBYTES = 2 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,7 @@ class FileReader:
         self._tables: dict[str, PageTable] = {}
         self._views: dict[str, memoryview] = {}
         self._mapped_nbytes = 0
+        self._touched_nbytes = 0
         self._light: ByteCache[Light] = ByteCache(DECODED_NBYTES_MAX)
         self._pages: ByteCache[Any] = ByteCache(DECODED_NBYTES_MAX // 4)
         self._lock = threading.Lock()
@@ -374,8 +377,9 @@ class FileReader:
         return self._pages.get((file.key, page_no), make)  # type: ignore[no-any-return]
 
     def _page_bytes(self, file: ColumnFile, table: PageTable, pages: Rows) -> list[Bytes]:
-        view = self._map(file)
+        view = self._map(file, always=True)
         if view is not None:
+            self._touched(len(pages))
             ends = (table.offset[pages] + table.size[pages]).tolist()
             return [view[a:b] for a, b in zip(table.offset[pages].tolist(), ends, strict=True)]
         ranges = [Range(file.key, int(table.offset[p]), int(table.size[p])) for p in pages.tolist()]
@@ -417,6 +421,16 @@ class FileReader:
         if xxhash.xxh64(tail).hexdigest() != file.index_xxh64:
             raise Corrupt(f"{self._name(file)}: its page index does not match its checksum; restore the file from a copy")
         return tail
+
+    def _touched(self, pages: int) -> None:
+        """Note views handed out of files that may be larger than what should stay resident.
+
+        They are cheaper than copies: whoever decodes them faults their pages in, without the interpreter lock.
+        """
+        self._touched_nbytes += pages * _FAULT_NBYTES
+        if self._touched_nbytes > RESIDENT_NBYTES_MAX:
+            self._touched_nbytes = 0
+            self.store.forget_pages()
 
     def _expect(self, file: ColumnFile, data: Bytes, length: int) -> None:
         if len(data) != length:
