@@ -94,6 +94,7 @@ class FileReader:
         """In a forked child: locks may have been held by threads that are gone."""
         if self._pid != os.getpid():
             self._pid = os.getpid()
+            self.store.after_fork()
             self._reset()
 
     # -- samples -------------------------------------------------------------------------------------------------------

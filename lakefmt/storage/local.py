@@ -100,6 +100,9 @@ class LocalStore(Store):
                 self._maps.popitem(last=False)
         return view
 
+    def after_fork(self) -> None:
+        self._lock = threading.Lock()
+
     def forget_pages(self) -> None:
         advice = getattr(mmap, "MADV_DONTNEED", None)
         if advice is None:

@@ -137,6 +137,10 @@ class Store(ABC):
         """Path of the object in the local file system, for engines that open files themselves; else ``None``."""
         return None
 
+    def after_fork(self) -> None:
+        """In a forked child: replace what a thread of the parent may have held."""
+        return
+
     def forget_pages(self) -> None:
         """Let the kernel take back memory of mapped objects; their content comes back on use."""
         return
