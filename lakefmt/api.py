@@ -8,7 +8,7 @@ from typing import Any
 
 from lakefmt.dataset import Dataset
 from lakefmt.errors import AlreadyExists, InvalidInput, NoSuchDataset
-from lakefmt.storage import Address, Store, open_store, parse_address
+from lakefmt.storage import Address, Store, branch_readings, open_store, parse_address
 from lakefmt.versioning.log import CLAIM_KEY, MAIN, Log
 from lakefmt.view import View
 
@@ -36,9 +36,8 @@ def dataset(
         NoSuchDataset: none there, and it must not or cannot be created.
         UnsafeStore: the store cannot promise that commits are not lost.
     """
-    address = parse_address(path)
-    store = _store(address, storage_options)
-    if overwrite and not read_only:
+    address, store = _find(path, storage_options)
+    if overwrite and not read_only and Log.exists(store):
         _delete(store)
     if not Log.exists(store):
         if read_only or address.at or address.view:
@@ -74,8 +73,8 @@ def load(path: str | os.PathLike[str], *, read_only: bool = False, storage_optio
     Raises:
         NoSuchDataset: it does not.
     """
-    address = parse_address(path)
-    return _open(Log.open(_store(address, storage_options)), address, read_only=read_only)
+    address, store = _find(path, storage_options)
+    return _open(Log.open(store), address, read_only=read_only)
 
 
 def exists(path: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None) -> bool:
@@ -109,6 +108,19 @@ def _store(address: Address, storage_options: Mapping[str, Any] | None) -> Store
     return open_store(address.base, dict(storage_options) if storage_options else None)
 
 
+def _find(path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None) -> tuple[Address, Store]:
+    """The address and its store. ``a@b/c`` is the dataset of that name if there is one, else the branch ``b/c`` of ``a``."""
+    address = parse_address(path)
+    store = _store(address, storage_options)
+    for other in branch_readings(address):
+        if Log.exists(store):
+            break
+        elsewhere = _store(other, storage_options)
+        if Log.exists(elsewhere):
+            return other, elsewhere
+    return address, store
+
+
 def _open(log: Log, address: Address, *, read_only: bool) -> Any:
     at = address.at or MAIN
     branch, version = log.resolve(at)
@@ -129,6 +141,7 @@ def _delete(store: Store) -> None:
         store.delete([e.key for e in store.list(prefix)])
     store.delete([CLAIM_KEY])
     store.release()
+    store.prune()
 
 
 def _check_free(store: Store, address: Address) -> None:
@@ -136,8 +149,10 @@ def _check_free(store: Store, address: Address) -> None:
     path = store.local_path("")
     if path and os.path.isfile(path.rstrip("/")):
         raise NoSuchDataset(f"{address.base} is a file, not a lakefmt dataset; give a folder")
-    if path and os.path.isdir(path) and any(not n.startswith(".") for n in os.listdir(path)):
+    ours = {CLAIM_KEY, "log", "refs", "_probe"}  # what a creator that died, or one at work right now, may have left
+    others = [n for n in os.listdir(path) if not n.startswith(".") and n not in ours] if path and os.path.isdir(path) else []
+    if others and not Log.exists(store):
         raise NoSuchDataset(
-            f"{address.base} is a folder with other files and no lakefmt dataset; give an empty or a new folder "
+            f"{address.base} is a folder with other files ({others[0]!r}) and no lakefmt dataset; give an empty or a new folder "
             f"(for example {os.path.join(address.base, 'dataset')!r})"
         )

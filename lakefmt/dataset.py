@@ -127,6 +127,8 @@ class Dataset(Rowset):
             AlreadyExists: there is one of that name, and not ``exist_ok``.
             InvalidInput: an argument does not fit the htype.
         """
+        if not isinstance(name, str):
+            raise InvalidInput(f"a tensor's name is a str, got {name!r}")
         if hasattr(type(self), name) or name in _RESERVED_ATTRIBUTES:
             raise InvalidInput(
                 f"{name!r} is an attribute of every dataset and cannot name a tensor; choose another, e.g. '{name}_'"

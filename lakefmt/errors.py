@@ -43,6 +43,8 @@ class LakeError(Exception):
     code = "lake"
 
     def __str__(self) -> str:  # KeyError would print the repr of the message
+        if len(self.args) == 2 and isinstance(self, OSError):  # (errno, message)
+            return str(self.args[1])
         return str(self.args[0]) if self.args else ""
 
 
@@ -173,7 +175,11 @@ class MissingExtra(LakeError, ImportError):
     code = "missing-extra"
 
     def __init__(self, what: str, extra: str) -> None:
+        self._given = (what, extra)
         super().__init__(f'{what} needs an optional dependency: pip install "lakefmt[{extra}]"')
+
+    def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, str]]:
+        return (type(self), self._given)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

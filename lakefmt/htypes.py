@@ -60,7 +60,8 @@ NUMERIC_DTYPES = (
 CODEC_ALIASES = {"jpg": "jpeg", "JPEG": "jpeg", "JPG": "jpeg", "PNG": "png"}
 
 #: Names a tensor cannot have: they would hide what every dataset offers.
-_NAME = re.compile(r"^[^\W\d]\w*(?:[ .-]\w+)*(?:/[^\W\d]\w*(?:[ .-]\w+)*)*$")
+_PART = r"[^\W\d_]\w*(?:[ .-]\w+)*"
+_NAME = re.compile(rf"{_PART}(?:/{_PART})*")
 
 
 class TensorDef(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -133,7 +134,7 @@ def define_tensor(
     info: Mapping[str, Any] | None = None,
 ) -> TensorDef:
     """Check the arguments of ``create_tensor`` and make a definition of them."""
-    if not isinstance(name, str) or not _NAME.match(name):
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InvalidInput(f"{name!r} is no tensor name: use letters, digits and _ (and / for groups), beginning with a letter")
     key = "generic" if htype is None or htype == "unspecified" else str(htype)
     if key not in HTYPES:

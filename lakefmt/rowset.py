@@ -209,7 +209,7 @@ def resolve_rows(key: Any, length: int) -> tuple[Rows, bool]:
     try:
         array = np.asarray(key)
     except ValueError:
-        array = np.empty(0, object)
+        array = np.empty((), object)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iub"):
         raise RowIndexError(f"{key!r} is no row index: use an int, a slice, or a one-dimensional list or array of ints or bools")
     if array.dtype.kind == "b":

@@ -78,6 +78,8 @@ def _plain(definition: TensorDef, values: Any) -> Any:
             return values.to_numpy(zero_copy_only=False)
         return values.to_pylist()
     if hasattr(values, "to_numpy") and hasattr(values, "tolist"):  # a pandas Series
+        if not isinstance(values.dtype, np.dtype) and bool(values.isna().any()):
+            return _series_list(values)  # a nullable dtype: what is missing is missing, and not NaN
         array = values.to_numpy()
         return array if array.dtype.kind in "biuf" and definition.kind is Kind.NUMERIC else _series_list(values)
     if isinstance(values, (str, bytes, dict)) or not isinstance(values, Iterable):
@@ -113,7 +115,7 @@ def _numeric_batch(definition: TensorDef, values: Any, first_row: int) -> tuple[
     if isinstance(values, np.ndarray) and values.dtype.kind in "biuf" and values.ndim >= 1:
         definition = _typed(definition, values.dtype) if definition.dtype is None else definition
         _check_shape(definition, values.shape[1:], first_row)
-        block = _cast(definition, values, first_row)
+        block = _cast(definition, values, first_row, batch=True)
         column = NumericColumn(block.dtype.name)
         column.add_block(block, borrowed=np.may_share_memory(block, values))
         return definition, column
@@ -127,10 +129,7 @@ def _numeric_batch(definition: TensorDef, values: Any, first_row: int) -> tuple[
             continue
         definition, array = _numeric(definition, value, first_row + i)
         samples.append(array)
-    definition = _typed(definition, np.float64) if definition.dtype is None and samples else definition
-    if definition.dtype is None:
-        return definition, NumericColumn("float64")
-    column = NumericColumn(definition.dtype)
+    column = NumericColumn(definition.dtype or "float64")  # nothing but missing samples fixes no dtype
     for sample in samples:
         column.add(sample)
     return definition, column
@@ -197,7 +196,12 @@ def _check_shape(definition: TensorDef, shape: tuple[int, ...], row: int) -> Non
         )
 
 
-def _cast(definition: TensorDef, array: Array, row: int) -> Array:
+def _first_bad(bad: Array, row: int, batch: bool) -> int:
+    """Row of the first sample of a batch with a bad element; ``row`` itself for a single sample."""
+    return row + int(np.argmax(bad.reshape(len(bad), -1).any(axis=1))) if batch else row
+
+
+def _cast(definition: TensorDef, array: Array, row: int, *, batch: bool = False) -> Array:
     """To the tensor's dtype, refusing any change of value (float rounding to a narrower float is allowed)."""
     target = np.dtype(definition.dtype)
     if array.dtype == target:
@@ -214,6 +218,7 @@ def _cast(definition: TensorDef, array: Array, row: int) -> Array:
         low, high = int(array.min()), int(array.max())
         info = np.iinfo(target)
         if low < info.min or high > info.max:
+            where = f"tensor {definition.name!r}, row {_first_bad((array < info.min) | (array > info.max), row, batch)}"
             raise DtypeError(f"{where}: {low if low < info.min else high} is outside {target} [{info.min}, {info.max}]")
     cast = array.astype(target)
     if array.dtype.kind in "iu" and target.kind == "f" and array.size and not np.array_equal(cast.astype(array.dtype), array):
@@ -244,24 +249,27 @@ def _labels(definition: TensorDef, value: Any, row: int) -> tuple[TensorDef, Any
     return definition, value
 
 
-def _with_classes(definition: TensorDef, names: Sequence[str], row: int) -> TensorDef:
+def _with_classes(definition: TensorDef, names: Sequence[str], row: int, *, batch: bool = False) -> TensorDef:
+    distinct = list(dict.fromkeys(names))
     if definition.open_labels:
-        return extend_class_names(definition, names)
-    for name in names:
+        return extend_class_names(definition, distinct)
+    for name in distinct:
         try:
             definition.class_id(name)
         except UnknownClass as e:
-            raise UnknownClass(f"row {row}: {e}") from None
+            raise UnknownClass(f"row {row + names.index(name) if batch else row}: {e}") from None
     return definition
 
 
-def _check_ids(definition: TensorDef, ids: Any, row: int) -> None:
+def _check_ids(definition: TensorDef, ids: Any, row: int, *, batch: bool = False) -> None:
     array = np.asarray(ids)
     if array.dtype.kind not in "iu":
         raise DtypeError(
             f"tensor {definition.name!r}, row {row}: a class label is a name or an integer id, got {_show(ids)} ({array.dtype})"
         )
     names = definition.class_names or ()
+    if batch and array.size:
+        row = _first_bad((array < 0) | ((array >= len(names)) if names else False), row, batch)
     if array.size and int(array.min()) < 0:
         raise UnknownClass(f"tensor {definition.name!r}, row {row}: class id {int(array.min())} is negative")
     if array.size and names and int(array.max()) >= len(names):
@@ -276,16 +284,16 @@ def _label_batch(definition: TensorDef, values: Any, first_row: int) -> tuple[Te
         values = values.tolist()
     if isinstance(values, np.ndarray):
         if values.dtype.kind in "iu":
-            _check_ids(definition, values, first_row)
+            _check_ids(definition, values, first_row, batch=True)
             return definition, values
         values = values.tolist()
     if values and all(type(v) is str for v in values):
-        definition = _with_classes(definition, list(dict.fromkeys(values)), first_row)
+        definition = _with_classes(definition, values, first_row, batch=True)
         ids = {n: i for i, n in enumerate(definition.class_names or ())}
         return definition, np.fromiter((ids[v] for v in values), definition.dtype, len(values))
     if values and all(type(v) is int for v in values):
         array = np.asarray(values)
-        _check_ids(definition, array, first_row)
+        _check_ids(definition, array, first_row, batch=True)
         return definition, array
     out: list[Any] = []
     for i, value in enumerate(values):

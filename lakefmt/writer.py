@@ -19,6 +19,7 @@ import pyarrow as pa
 from lakefmt.cells import Rows
 from lakefmt.errors import (
     AlreadyExists,
+    CommitStateUnknown,
     Conflict,
     InvalidInput,
     NoSuchTensor,
@@ -66,6 +67,7 @@ class Writer:
         self.lock = threading.RLock()
         self.pending = Pending()
         self._pid = os.getpid()
+        self._unknown: str | None = None
         self.move_to(version)
 
     def move_to(self, version: Version) -> None:
@@ -114,6 +116,7 @@ class Writer:
     def append(self, row: Mapping[str, Any], *, skip_ok: bool = False, append_empty: bool = False) -> None:
         """One row. All of it is accepted, or none."""
         with self.lock:
+            self.settle()
             names = self._row_names(row, skip_ok=skip_ok, append_empty=append_empty)
             at = self.rows
             prepared = [prepare_sample(self.definition(n), row.get(n), row=at) for n in names]
@@ -122,6 +125,7 @@ class Writer:
     def extend(self, columns: Any, *, skip_ok: bool = False, append_empty: bool = False) -> None:
         """Many rows. All of them are accepted, or none."""
         with self.lock:
+            self.settle()
             table = as_columns(columns)
             names = self._row_names(table, skip_ok=skip_ok, append_empty=append_empty)
             lengths = {n: len(table[n]) for n in names if n in table}
@@ -136,6 +140,7 @@ class Writer:
     def extend_tensor(self, name: str, values: Any) -> None:
         """Samples for one tensor, after its last one; other tensors may be shorter or longer."""
         with self.lock:
+            self.settle()
             if not hasattr(values, "__len__"):
                 values = list(values)
             if len(values):
@@ -144,6 +149,7 @@ class Writer:
     def append_tensor(self, name: str, value: Any) -> None:
         """One sample for one tensor, after its last one."""
         with self.lock:
+            self.settle()
             at = self.tensor_rows(name)
             self._accept([prepare_sample(self.definition(name), value, row=at)], at)
 
@@ -231,6 +237,7 @@ class Writer:
     def update(self, name: str, rows: Rows, values: Sequence[Any]) -> None:
         """New samples for some rows of a tensor. Buffered until the next flush."""
         with self.lock:
+            self.settle()
             definition = self.definition(name)
             if len(rows) != len(values):
                 raise UnequalLengths(f"{len(rows)} rows of {name!r} cannot take {len(values)} samples")
@@ -319,19 +326,34 @@ class Writer:
     def flush(self) -> None:
         """Store what is buffered, as one version."""
         with self.lock:
+            self.settle()
             if self.pending and self._pid == os.getpid():
                 self._commit(Transaction(self._flusher()))
 
     def commit(self, message: str | None) -> None:
         """Store what is buffered and name the version."""
         with self.lock:
+            self.settle()
             build: Build = self._flusher() if self.pending else _only_name
             self._commit(Transaction(build, message=message, named=True))
+
+    def settle(self) -> None:
+        """Learn what became of a commit whose outcome the store did not tell; if it landed, its rows are pending no more."""
+        if self._unknown is not None:
+            newest = self.log.landed(self.version, self._unknown)
+            self._unknown = None
+            if newest is not None:
+                self.pending = Pending()
+                self.move_to(newest)
 
     def _commit(self, txn: Transaction) -> None:
         if self._pid != os.getpid():
             raise ReadOnly(f"{self.url}: this handle was opened before a fork; open the dataset again in the child to write")
-        version = self.log.commit(self.version, txn)
+        try:
+            version = self.log.commit(self.version, txn)
+        except CommitStateUnknown as e:
+            self._unknown = e.transaction
+            raise
         self.pending = Pending()
         self.move_to(version)
 

@@ -116,7 +116,8 @@ def _fragment_diff(old: Fragment | None, new: Fragment | None, field_id: int, of
     added, deleted = np.setdiff1d(has, had), np.setdiff1d(had, has)
     updated = _NONE
     if old is not None and new is not None:
-        fresh = [o for o in new.overlays_of(field_id) if o not in old.overlays]
+        one_sided = set(new.overlays_of(field_id)) ^ set(old.overlays_of(field_id))
+        fresh = sorted(one_sided, key=lambda o: (o.at.file.key, o.at.start))
         touched = np.unique(np.concatenate([_listed(o.at, offsets) for o in fresh] or [_NONE]))
         updated = np.intersect1d(np.intersect1d(touched, has), had)
     return added + some.first_id, updated + some.first_id, deleted + some.first_id

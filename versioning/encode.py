@@ -15,6 +15,7 @@ from lakefmt.versioning.records import FORMAT_VERSION, READER_FEATURES, Head, St
 
 _CHECK = b',"check":"'
 _HEAD_NBYTES_MAX = 16 << 20
+_BODY_NBYTES_MAX = 1 << 31
 
 
 def encode_version(head: Head, state: State) -> tuple[bytes, Version]:
@@ -62,7 +63,10 @@ def _check_format(line: bytes, what: str) -> None:
     if not isinstance(version, int):
         raise Corrupt(f"{what}: its head names no format version")
     check_format_version(version, what)
-    unknown = sorted(set(generic.get("readers", ())) - READER_FEATURES)
+    readers = generic.get("readers", ())
+    if not isinstance(readers, list | tuple) or not all(isinstance(r, str) for r in readers):
+        raise Corrupt(f"{what}: its head lists no reader features")
+    unknown = sorted(set(readers) - READER_FEATURES)
     if unknown:
         raise UnsupportedFormat(f"{what} needs {unknown}, which this lakefmt does not know; upgrade lakefmt to read it")
 
@@ -86,6 +90,8 @@ def decode_version(data: Bytes, what: str) -> Version:
     body = memoryview(data)[start:]
     if len(body) != head.body_size or xxhash.xxh64(body).hexdigest() != head.body_xxh64:
         raise Corrupt(f"{what}: its body does not match its checksum; restore the object from a copy")
+    if not 0 <= head.body_raw_size <= _BODY_NBYTES_MAX:
+        raise Corrupt(f"{what}: its head claims a body of {head.body_raw_size} bytes")
     try:
         raw = pa.decompress(body, decompressed_size=head.body_raw_size, codec="zstd", asbytes=True)
         state = msgspec.json.decode(raw, type=State)

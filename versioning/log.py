@@ -30,6 +30,7 @@ from lakefmt.errors import (
     NoSuchObject,
     NoSuchVersion,
     StoreError,
+    UnsupportedFormat,
     nearest,
 )
 from lakefmt.storage import Range, Store, probe_put_if_absent
@@ -173,7 +174,7 @@ class Log:
         """All branches, by name."""
         prefix = "refs/branches/"
         names = sorted(unquote(e.key[len(prefix) : -len(".json")]) for e in self.store.list(prefix))
-        return [msgspec.json.decode(self.store.get(_branch_key(n)), type=Branch) for n in names]
+        return [self.branch(n) for n in names]
 
     def create_branch(self, name: str, at: Version) -> Version:
         """A new branch that begins as a copy of a version's state; no data moves.
@@ -231,8 +232,7 @@ class Log:
     def head(self, branch_uuid: str, at_least: int = 0) -> Version:
         """The newest version of a branch, looked for from ``at_least`` (a version known to exist) or the hint on."""
         v = max(at_least, self._hint(branch_uuid))
-        with ThreadPoolExecutor(2) as pool:
-            here, ahead = pool.map(lambda n: self._try_read(branch_uuid, n), (v, v + 1))
+        here, ahead = self._two(branch_uuid, v)
         if here is None and ahead is None:
             here, v = self._search(branch_uuid)
             ahead = self._try_read(branch_uuid, v + 1)
@@ -242,6 +242,17 @@ class Log:
         if here is None:
             raise NoSuchVersion(f"{self.store.url}: the branch {branch_uuid} has no version; restore log/{branch_uuid}/")
         return here
+
+    def _two(self, branch_uuid: str, v: int) -> tuple[Version | None, Version | None]:
+        """Versions ``v`` and ``v + 1``, asked for at once where asking takes a round trip."""
+        if not self.store.is_local:
+            try:
+                with ThreadPoolExecutor(2) as pool:
+                    here, ahead = pool.map(lambda n: self._try_read(branch_uuid, n), (v, v + 1))
+                return here, ahead
+            except RuntimeError:  # the interpreter is ending and starts no thread any more
+                pass
+        return self._try_read(branch_uuid, v), self._try_read(branch_uuid, v + 1)
 
     def _try_read(self, branch_uuid: str, v: int) -> Version | None:
         try:
@@ -253,7 +264,7 @@ class Log:
         """Where the head was last seen; a damaged or missing hint is no hint."""
         try:
             value = json.loads(self.store.get(_hint_key(branch_uuid)))["v"]
-        except (NoSuchObject, ValueError, KeyError, TypeError):
+        except (NoSuchObject, ValueError, KeyError, TypeError, RecursionError):
             return 0
         return value if isinstance(value, int) and value >= 0 else 0
 
@@ -299,6 +310,7 @@ class Log:
             Conflict: others changed the same thing.
             CommitStateUnknown: the store does not tell whether it landed.
         """
+        _check_writable(base)
         changes = txn.build(base.state)
         for attempt in range(ATTEMPTS_MAX):
             if time.monotonic() - txn.started_s > TRANSACTION_AGE_MAX_S:
@@ -310,6 +322,7 @@ class Log:
                 return version
             time.sleep(random.uniform(0, min(0.5, 0.002 * 2 ** min(attempt, 8))))
             newest = self.head(base.head.branch, at_least=version.head.v)
+            _check_writable(newest)
             missed = self.heads(base.head.branch, range(version.head.v, newest.head.v + 1))
             verdict, why = judge([touch(c) for c in changes], [t for h in missed for t in h.touched])
             if verdict is Verdict.FAIL:
@@ -321,6 +334,12 @@ class Log:
                 changes = txn.build(newest.state)
             base = newest
         raise Conflict(f"{self.store.url}: lost {ATTEMPTS_MAX} races for the next version; nothing was committed, try again")
+
+    def landed(self, base: Version, transaction: str) -> Version | None:
+        """The newest version, if a transaction whose outcome was unknown has landed since ``base``; else ``None``."""
+        newest = self.head(base.head.branch, at_least=base.head.v)
+        missed = self.heads(base.head.branch, range(base.head.v + 1, newest.head.v + 1))
+        return newest if any(h.transaction == transaction for h in missed) else None
 
     def _next_head(self, base: Version, txn: Transaction, changes: Sequence[Change]) -> Head:
         state = fold(base.state, list(changes))
@@ -368,13 +387,20 @@ class Log:
             return
 
 
+def _check_writable(version: Version) -> None:
+    """Refuse to write on top of what only a newer lakefmt may write on."""
+    unknown = sorted(set(version.head.writers) - WRITER_FEATURES)
+    if unknown:
+        raise UnsupportedFormat(
+            f"version {version.id} needs writers to know {unknown}, which this lakefmt does not; upgrade lakefmt to write on it"
+        )
+
+
 def check_branch_name(name: str) -> None:
     """Refuse names that could not be addressed as ``path@name``."""
     bad = not isinstance(name, str) or not name or "@" in name or name != name.strip() or name.startswith("/")
     if bad or _parse_version_id(name) is not None or len(name) > 200:
-        raise InvalidInput(
-            f"{name!r} is no branch name: use letters, digits, '-', '_', '.', '/', and not the form of a version id"
-        )
+        raise InvalidInput(f"{name!r} is no branch name: use letters, digits, '-', '_', '.', '/', and not the form of a version id")
 
 
 def _parse_version_id(text: str) -> tuple[str, int] | None:

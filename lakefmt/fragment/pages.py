@@ -141,14 +141,19 @@ def read_page_header(page: Bytes, what: str, size: int | None = None) -> Page:
     header = reader.struct()
     try:
         v2 = header[8]
+        if not isinstance(v2, dict):
+            raise TypeError("its structure of version 2")
         start, stored, raw = reader.pos, header[3], header[2]
         values, nulls, rows = v2[1], v2[2], v2[3]
         definition_nbytes, repetition_nbytes = v2[5], v2[6]
         compressed = bool(v2.get(7, True))
+        numbers = (definition_nbytes, repetition_nbytes, stored, raw, values, nulls, rows)
+        if not all(type(n) is int for n in numbers):
+            raise TypeError("a field that is no number")
     except (KeyError, TypeError, AttributeError) as e:
-        raise Corrupt(f"{what}: a page header lacks field {e}") from e
+        raise Corrupt(f"{what}: a page header lacks field {e}; restore the file") from e
     levels = definition_nbytes + repetition_nbytes
-    bad = min(definition_nbytes, repetition_nbytes, stored, raw, values, nulls, rows) < 0 or levels > stored
+    bad = min(numbers) < 0 or levels > stored
     if bad or start + stored != size or nulls > values or levels > raw:
         raise Corrupt(f"{what}: a page header contradicts the page index; restore the file")
     definition_at = start + repetition_nbytes
@@ -174,7 +179,9 @@ def check_page(page: Bytes, what: str) -> None:
     reader.end = min(len(page), _HEADER_BYTES_MAX)
     header = reader.struct()
     expected = header.get(4)
-    if expected is not None and zlib.crc32(memoryview(page)[reader.pos :]) != expected & 0xFFFFFFFF:
+    if expected is not None and (
+        not isinstance(expected, int) or zlib.crc32(memoryview(page)[reader.pos :]) != expected & 0xFFFFFFFF
+    ):
         raise Corrupt(f"{what}: a page does not match its checksum; restore the file from a copy")
 
 
@@ -256,7 +263,7 @@ def single_value(head: Bytes, total: int, what: str) -> int | None:
     Returns:
         Offset in the page; ``None`` when it is not such a page.
     """
-    if total < 12 or head[0] != 0x15 or head[1] != 0x06 or head[2] != 0x15:
+    if total < 12 or len(head) < min(total, PAGE_HEAD_NBYTES) or head[0] != 0x15 or head[1] != 0x06 or head[2] != 0x15:
         return None
     n = shift = 0
     pos = 3

@@ -168,7 +168,7 @@ class FileReader:
         buffer = self._buffer(file, columns)
         try:
             return pq.ParquetFile(pa.BufferReader(pa.py_buffer(buffer)), page_checksum_verification=True).read(columns=columns)
-        except (pa.ArrowException, OSError, ValueError) as e:
+        except (pa.ArrowException, OSError, ValueError, IndexError, KeyError) as e:
             raise Corrupt(f"{self._name(file)}: it does not parse ({e}); restore the file from a copy") from e
 
     def offsets(self, file: ColumnFile) -> Rows:
@@ -180,9 +180,12 @@ class FileReader:
         """The bytes of a file; of a remote one only the columns asked for, at their places in a sparse mapping."""
         view = self._map(file)
         if view is not None:
+            self._check_tail(file, view[file.index_start :])
             return view
         if file.size <= _FETCH_NBYTES:
-            return self.store.get_ranges([Range(file.key, 0, file.size)])[0]
+            (data,) = self._fetch(file, [Range(file.key, 0, file.size)])
+            self._check_tail(file, memoryview(data)[file.index_start :])
+            return data
         tail = self._tail(file)
         sparse = mmap.mmap(-1, file.size)
         sparse[file.index_start :] = bytes(tail)
@@ -191,7 +194,7 @@ class FileReader:
             for start, end in _column_chunks(parse_footer(tail), columns)
             for at in range(start, end, _FETCH_NBYTES)
         ]
-        for r, data in zip(ranges, self.store.get_ranges(ranges), strict=True):
+        for r, data in zip(ranges, self._fetch(file, ranges), strict=True):
             sparse[r.start : r.start + r.length] = bytes(data)
         return memoryview(sparse)
 
@@ -245,7 +248,10 @@ class FileReader:
         page = table.page_of(rows)
         nbytes = dtype.itemsize * int(np.prod(field.shape or (), dtype=np.int64))
         at = starts[page] + (rows - table.first_row[page]) * nbytes
-        self.fill([file.key] * len(rows), at, out)
+        try:
+            self.fill([file.key] * len(rows), at, out)
+        except NoSuchObject as e:
+            raise self._gone(file) from e
         return out.astype(definition.dtype, copy=False)
 
     def fill(self, keys: list[str], at: Rows, out: Array) -> None:
@@ -261,7 +267,7 @@ class FileReader:
 
         def make() -> tuple[tuple[int, int], int]:
             offset, size = int(table.offset[page]), int(table.size[page])
-            head_bytes = self.store.get_ranges([Range(file.key, offset, min(size, 256))])[0]
+            (head_bytes,) = self._fetch(file, [Range(file.key, offset, min(size, 256))])
             rows = int(table.first_row[page + 1] - table.first_row[page])
             assert field.shape is not None
             body = rows * int(np.prod(field.shape, dtype=np.int64)) * itemsize
@@ -330,9 +336,25 @@ class FileReader:
 
     def _read(self, file: ColumnFile, start: int, length: int) -> Bytes:
         """Exactly these bytes of a file."""
-        data = self.store.get_range(file.key, start, length)
+        try:
+            data = self.store.get_range(file.key, start, length)
+        except NoSuchObject as e:
+            raise self._gone(file) from e
         self._expect(file, data, length)
         return data
+
+    def _fetch(self, file: ColumnFile, ranges: list[Range]) -> list[Bytes]:
+        """Exactly these ranges of a file."""
+        try:
+            answers = self.store.get_ranges(ranges)
+        except NoSuchObject as e:
+            raise self._gone(file) from e
+        for r, answer in zip(ranges, answers, strict=True):
+            self._expect(file, answer, r.length)
+        return answers
+
+    def _gone(self, file: ColumnFile) -> Corrupt:
+        return Corrupt(f"{self._name(file)} is missing, though the version names it; restore it from a copy")
 
     def _page_splits(self, file: ColumnFile, table: PageTable, page_no: int, page: Bytes) -> list[tuple[int, int] | None]:
         """Where each value of an uncompressed page lies, relative to the page; ``None`` for a missing one."""
@@ -383,11 +405,7 @@ class FileReader:
             self._touched(len(pages))
             ends = (table.offset[pages] + table.size[pages]).tolist()
             return [view[a:b] for a, b in zip(table.offset[pages].tolist(), ends, strict=True)]
-        ranges = [Range(file.key, int(table.offset[p]), int(table.size[p])) for p in pages.tolist()]
-        answers = self.store.get_ranges(ranges)
-        for r, answer in zip(ranges, answers, strict=True):
-            self._expect(file, answer, r.length)
-        return answers
+        return self._fetch(file, [Range(file.key, int(table.offset[p]), int(table.size[p])) for p in pages.tolist()])
 
     # -- bytes ---------------------------------------------------------------------------------------------------------
 
@@ -401,7 +419,7 @@ class FileReader:
         try:
             view = self.store.map(file.key)
         except NoSuchObject as e:
-            raise Corrupt(f"{self._name(file)} is missing, though the version names it; restore it from a copy") from e
+            raise self._gone(file) from e
         if view is not None and len(view) != file.size:
             raise Corrupt(
                 f"{self._name(file)} has {len(view)} bytes instead of {file.size}: it was truncated or replaced; restore it"
@@ -417,11 +435,14 @@ class FileReader:
         if view is not None:
             tail: Bytes = view[file.index_start :]
         else:
-            tail = self.store.get_ranges([Range(file.key, file.index_start, length)])[0]
-            self._expect(file, tail, length)
-        if xxhash.xxh64(tail).hexdigest() != file.index_xxh64:
-            raise Corrupt(f"{self._name(file)}: its page index does not match its checksum; restore the file from a copy")
+            (tail,) = self._fetch(file, [Range(file.key, file.index_start, length)])
+        self._check_tail(file, tail)
         return tail
+
+    def _check_tail(self, file: ColumnFile, tail: Bytes) -> None:
+        """The indexes and the footer are believed only when they match the log's checksum."""
+        if xxhash.xxh64(tail).hexdigest() != file.index_xxh64:
+            raise Corrupt(f"{self._name(file)}: its index or footer does not match its checksum; restore the file from a copy")
 
     def _touched(self, pages: int) -> None:
         """Note views handed out of files that may be larger than what should stay resident.

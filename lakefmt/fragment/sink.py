@@ -29,17 +29,22 @@ class HashingSink:
         self._small = bytearray()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="lakefmt-sink", daemon=True)
+        self._alone = False
         self.size = 0
 
     def __enter__(self) -> HashingSink:
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:  # the interpreter is ending and starts no thread any more: do it on this one
+            self._alone = True
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if kind is None:
             self._send_small()
-        self._queue.put(None)
-        self._thread.join()
+        if not self._alone:
+            self._queue.put(None)
+            self._thread.join()
         if kind is None and self._error is not None:
             raise self._error
 
@@ -55,7 +60,7 @@ class HashingSink:
         self.size += length
         if length >= _GATHER_NBYTES:
             self._send_small()
-            self._queue.put(data)
+            self._send(data)
         else:
             self._small += data
             if len(self._small) >= _GATHER_NBYTES:
@@ -68,14 +73,23 @@ class HashingSink:
 
     def _send_small(self) -> None:
         if self._small:
-            self._queue.put(bytes(self._small))
+            self._send(bytes(self._small))
             self._small = bytearray()
+
+    def _send(self, data: Bytes) -> None:
+        if self._alone:
+            self._store(data)
+        else:
+            self._queue.put(data)
 
     def _run(self) -> None:
         while (data := self._queue.get()) is not None:
-            if self._error is None:
-                try:
-                    self._hash.update(data)
-                    self._writer.write(data)
-                except BaseException as e:  # shown to the thread that writes
-                    self._error = e
+            self._store(data)
+
+    def _store(self, data: Bytes) -> None:
+        if self._error is None:
+            try:
+                self._hash.update(data)
+                self._writer.write(data)
+            except BaseException as e:  # shown to the thread that writes
+                self._error = e

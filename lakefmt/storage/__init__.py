@@ -1,6 +1,6 @@
 """Where objects live: one small port, one adapter a backend."""
 
-from lakefmt.storage.address import Address, open_store, parse_address
+from lakefmt.storage.address import Address, branch_readings, open_store, parse_address
 from lakefmt.storage.generic import FsspecStore
 from lakefmt.storage.local import LocalStore
 from lakefmt.storage.memory import MemoryStore
@@ -16,6 +16,7 @@ __all__ = [
     "Range",
     "Store",
     "Writer",
+    "branch_readings",
     "open_store",
     "parse_address",
     "probe_put_if_absent",

@@ -42,22 +42,32 @@ def parse_address(path: str | os.PathLike[str]) -> Address:
     if not isinstance(text, str) or not text.strip():
         raise InvalidInput(f"{path!r} is no dataset address: give a path or a URL such as hub://me/name or s3://bucket/name")
     base, found, view = text.rstrip("/").partition(QUERIES)
-    if found and (not view or "/" in view):
+    if base.endswith(QUERIES.rstrip("/")) or (found and (not view or "/" in view)):
         raise InvalidInput(f"{text!r}: a saved view is addressed as <dataset>{QUERIES}<id>")
     head, at = _split_version(base)
     return Address(head, at, view if found else None)
 
 
+def branch_readings(address: Address) -> list[Address]:
+    """Other ways to read an address whose last part has no ``@`` but an earlier one has: as a branch name with slashes."""
+    if address.at is not None:
+        return []
+    start = address.base.find("://") + 3 if "://" in address.base else 0
+    out = []
+    at = address.base.find("@", start)
+    while at > 0:
+        head, branch = address.base[:at], address.base[at + 1 :]
+        if "/" in branch and os.path.basename(head) and not (start and "/" not in head[start:] and ":" in head[start:]):
+            out.append(Address(head, branch, address.view))
+        at = address.base.find("@", at + 1)
+    return out
+
+
 def _split_version(base: str) -> tuple[str, str | None]:
-    """``…/name@at`` -> (``…/name``, ``at``): the last @ of the last part; user:pw@host of a URL is left alone."""
+    """``…/name@at`` -> (``…/name``, ``at``), at the last ``@`` of the last part; see also ``branch_readings``."""
     folder, slash, name = base.rpartition("/")
     head, sep, at = name.rpartition("@")
     if not sep or not head:
-        # a branch name may itself hold slashes: look for name@branch/with/slash
-        scheme_end = base.find("://") + 3 if "://" in base else 0
-        at_sign = base.find("@", scheme_end)
-        if at_sign > 0 and "://" not in base and os.path.basename(base[:at_sign]):
-            return base[:at_sign], base[at_sign + 1 :]
         return base, None
     if not at:
         raise InvalidInput(f"{base!r} names an empty version after '@'; leave the '@' out or name a branch or version")

@@ -14,11 +14,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from lakefmt.errors import MissingExtra, NoSuchObject, StoreError
+from lakefmt.errors import LakeError, MissingExtra, NoSuchObject, StoreError, UnsafeStore
 from lakefmt.storage.port import Bytes, Entry, Range, Store, Writer, coalesce, scatter
 
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "gcp": "gcs", "az": "azure", "abfs": "azure", "azure": "azure"}
 _PROTOCOLS = {"gcp": "gs", "azure": "az"}
+#: Services with conditional writes, whose fsspec clients make ``mode="create"`` of them. (fsspec's base class imitates it by
+#: asking whether the object exists and then writing, which two writers can both pass.)
+_CONDITIONAL = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "adl"})
 #: Codes by which the clients say "exists" when the service's answer lacks the words they look for (s3fs: EINVAL for a bare 412).
 _MAYBE_EXISTS = (errno.EINVAL, errno.EEXIST)
 
@@ -58,7 +61,13 @@ class FsspecStore(Store):
 
     def get_range(self, key: str, start: int, length: int) -> Bytes:
         end = None if start < 0 else start + length
-        data: bytes = self._call(key, lambda: self.fs.cat_file(self._path(key), start=start, end=end))
+        try:
+            data: bytes = self._call(key, lambda: self.fs.cat_file(self._path(key), start=start, end=end))
+        except StoreError:
+            size = self._call(key, lambda: self.fs.info(self._path(key))["size"])
+            if start >= size or size == 0:  # services refuse a range past the end
+                return b""
+            raise
         return data[:length]
 
     def get_ranges(self, ranges: Sequence[Range]) -> list[Bytes]:
@@ -68,7 +77,10 @@ class FsspecStore(Store):
         paths = [self._path(r.key) for r, _ in requests]
         starts = [r.start for r, _ in requests]
         ends = [r.start + r.length for r, _ in requests]
-        answers = self._call(ranges[0].key, lambda: self.fs.cat_ranges(paths, starts, ends, on_error="raise"))
+        answers = self._call(ranges[0].key, lambda: self.fs.cat_ranges(paths, starts, ends, on_error="return"))
+        for i, ((request, _), answer) in enumerate(zip(requests, answers, strict=True)):
+            if isinstance(answer, BaseException):  # ask again, alone: it names the object, and knows ranges past the end
+                answers[i] = self.get_range(request.key, request.start, request.length)
         return scatter(requests, answers, ranges)
 
     def put(self, key: str, data: Bytes) -> None:
@@ -77,6 +89,12 @@ class FsspecStore(Store):
     def put_if_absent(self, key: str, data: Bytes) -> bool:
         if not data:
             raise ValueError("an object created once must not be empty: some clients drop the condition then")
+        if self._protocol not in _CONDITIONAL:
+            raise UnsafeStore(
+                0,
+                f"{self.url}: {self._protocol}:// overwrites objects that must be created only once, so commits could be lost. "
+                "Use a local path, s3://, gs:// or az:// directly, without a caching or wrapping file system",
+            )
         try:
             self.fs.pipe_file(self._path(key), bytes(data), mode="create")
         except FileExistsError:
@@ -129,6 +147,8 @@ class FsspecStore(Store):
             return fn()
         except FileNotFoundError as e:
             raise NoSuchObject(f"{self.url}: no object {key!r}") from e
+        except LakeError:
+            raise
         except Exception as e:
             raise _foreign(self.url, key, e) from e
 

@@ -20,7 +20,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from lakefmt.errors import NoSuchObject, StoreError
+from lakefmt.errors import NoSuchObject, StoreError, UnsafeStore
 from lakefmt.storage.port import Bytes, Entry, Range, Store, Writer
 
 #: Mappings kept open; each costs a file descriptor's worth of kernel memory, not its bytes.
@@ -28,6 +28,8 @@ MAPPINGS_MAX = 2048
 #: Files kept open for positional reads.
 FILES_MAX = 256
 _TEMP_PREFIX = ".tmp-"
+#: Bytes one positional read asks for at most.
+_READ_NBYTES = 1 << 30
 #: Written bytes after which the kernel is asked to begin writing them out.
 _WRITEBACK_NBYTES = 8 << 20
 
@@ -62,9 +64,21 @@ class LocalStore(Store):
 
     def get_range(self, key: str, start: int, length: int) -> Bytes:
         file = self._files.get(key) or self._open(key)
-        if start < 0:
-            start = max(0, os.fstat(file.fd).st_size + start)
-        return os.pread(file.fd, length, start)
+        if start < 0 or length > _READ_NBYTES:
+            size = os.fstat(file.fd).st_size
+            start = max(0, size + start) if start < 0 else start
+            length = min(length, max(0, size - start))
+        with self._errors(key):
+            if length <= _READ_NBYTES:
+                return os.pread(file.fd, length, start)
+            out = bytearray(length)
+            done = 0
+            while done < length:  # one call reads 2 GiB at most
+                n = os.preadv(file.fd, [memoryview(out)[done : done + _READ_NBYTES]], start + done)
+                if n == 0:
+                    break
+                done += n
+            return memoryview(out)[:done]
 
     def get_ranges(self, ranges: Sequence[Range]) -> list[Bytes]:
         return [self.get_range(r.key, r.start, r.length) for r in ranges]
@@ -72,7 +86,13 @@ class LocalStore(Store):
     def fill(self, parts: Sequence[tuple[Range, memoryview]]) -> None:
         for r, target in parts:
             file = self._files.get(r.key) or self._open(r.key)
-            if os.preadv(file.fd, [target], r.start) != r.length:
+            if r.length > _READ_NBYTES:
+                data = self.get_range(r.key, r.start, r.length)
+                target[: len(data)] = data
+                got = len(data)
+            else:
+                got = os.preadv(file.fd, [target], r.start)
+            if got != r.length:
                 raise StoreError(0, f"{self.url}: {r.key!r} ends before byte {r.start + r.length}")
 
     def _open(self, key: str) -> _OpenFile:
@@ -122,14 +142,28 @@ class LocalStore(Store):
             w.write(data)
 
     def put_if_absent(self, key: str, data: Bytes) -> bool:
-        writer = _LocalWriter(self._path(key), self.url, replace=False)
-        with self._errors(key):
+        writer = _LocalWriter(self, key)
+        try:
             writer.write(data)
             return writer.link()
+        except BaseException:
+            writer.abort()
+            raise
 
     def writer(self, key: str) -> Writer:
-        with self._errors(key):
-            return _LocalWriter(self._path(key), self.url, replace=True)
+        return _LocalWriter(self, key)
+
+    def prune(self) -> None:
+        for folder, _, _ in os.walk(self.root, topdown=False):
+            if folder != self.root:
+                with contextlib.suppress(OSError):  # it holds something
+                    os.rmdir(folder)
+
+    def forget(self, key: str) -> None:
+        """Drop what is cached of an object that is replaced or removed."""
+        with self._lock:
+            self._maps.pop(key, None)
+            self._files.pop(key, None)
 
     def list(self, prefix: str) -> Iterator[Entry]:
         top = self._path(prefix)
@@ -144,9 +178,7 @@ class LocalStore(Store):
 
     def delete(self, keys: Iterable[str]) -> None:
         for key in keys:
-            with self._lock:
-                self._maps.pop(key, None)
-                self._files.pop(key, None)
+            self.forget(key)
             with self._errors(key), contextlib.suppress(FileNotFoundError):
                 os.unlink(self._path(key))
 
@@ -159,8 +191,12 @@ class LocalStore(Store):
         except StoreError:
             raise
         except OSError as e:
-            hint = "the disk is full" if e.errno == errno.ENOSPC else e.strerror or type(e).__name__
-            raise StoreError(e.errno or 0, f"{self.url}: {key!r}: {hint}") from e
+            raise self.failed(key, e) from e
+
+    def failed(self, key: str, error: OSError) -> StoreError:
+        """What the file system reported, as ours."""
+        hint = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or type(error).__name__
+        return StoreError(error.errno or 0, f"{self.url}: {key!r}: {hint}")
 
 
 class _OpenFile:
@@ -180,51 +216,57 @@ class _OpenFile:
 class _LocalWriter(Writer):
     """Temporary file in the target folder, then a name."""
 
-    def __init__(self, path: str, url: str, *, replace: bool) -> None:
-        self._path, self._url, self._replace = path, url, replace
+    def __init__(self, store: LocalStore, key: str) -> None:
+        self._store, self._key = store, key
+        self._path = os.path.join(store.root, key)
         self._at = self._flushed = 0
-        folder = os.path.dirname(path)
+        folder = os.path.dirname(self._path)
         self._temp = os.path.join(folder, f"{_TEMP_PREFIX}{uuid.uuid4().hex}")
-        try:
-            self._file = open(self._temp, "wb", buffering=0)  # noqa: SIM115  closed by close/abort
-        except FileNotFoundError:
-            os.makedirs(folder, exist_ok=True)
-            self._file = open(self._temp, "wb", buffering=0)  # noqa: SIM115
+        with self._errors():
+            try:
+                self._file = open(self._temp, "wb", buffering=0)  # noqa: SIM115  closed by close/abort
+            except FileNotFoundError:
+                os.makedirs(folder, exist_ok=True)
+                self._file = open(self._temp, "wb", buffering=0)  # noqa: SIM115
 
     def write(self, data: Bytes) -> int:
         view = memoryview(data).cast("B") if not isinstance(data, bytes) else memoryview(data)
         done = 0
-        while done < len(view):  # an unbuffered write may be short
-            n = self._file.write(view[done : done + _WRITEBACK_NBYTES]) or 0
-            done += n
-            self._at += n
-            if self._at - self._flushed >= _WRITEBACK_NBYTES:
-                _start_writeback(self._file.fileno(), self._flushed, self._at - self._flushed)
-                self._flushed = self._at
+        with self._errors():
+            while done < len(view):  # an unbuffered write may be short
+                n = self._file.write(view[done : done + _WRITEBACK_NBYTES]) or 0
+                done += n
+                self._at += n
+                if self._at - self._flushed >= _WRITEBACK_NBYTES:
+                    _start_writeback(self._file.fileno(), self._flushed, self._at - self._flushed)
+                    self._flushed = self._at
         return done
 
     def close(self) -> None:
-        self._sync()
-        os.replace(self._temp, self._path)
-        _sync_folder(os.path.dirname(self._path))
+        with self._errors():
+            self._sync()
+            os.replace(self._temp, self._path)
+            self._store.forget(self._key)
+            _sync_folder(os.path.dirname(self._path))
 
     def link(self) -> bool:
         """Give the file its name unless the name is taken; answer whether it was free."""
-        try:
+        with self._errors():
             self._sync()
-            os.link(self._temp, self._path)
-        except FileExistsError:
-            return False
-        except OSError as e:
-            if e.errno in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
-                raise StoreError(
-                    e.errno, f"{self._url}: this file system has no hard links, so commits could be lost; use another disk"
+            try:
+                os.link(self._temp, self._path)
+            except FileExistsError:
+                return False
+            except OSError as e:
+                if e.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
+                    raise
+                raise UnsafeStore(
+                    e.errno, f"{self._store.url}: this file system has no hard links, so commits could be lost; use another disk"
                 ) from e
-            raise
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._temp)
-        _sync_folder(os.path.dirname(self._path))
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._temp)
+            _sync_folder(os.path.dirname(self._path))
         return True
 
     def abort(self) -> None:
@@ -235,6 +277,18 @@ class _LocalWriter(Writer):
     def _sync(self) -> None:
         os.fsync(self._file.fileno())
         self._file.close()
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Errors of the file system as ours; whatever was written is removed."""
+        try:
+            yield
+        except StoreError:
+            raise
+        except OSError as e:
+            if hasattr(self, "_file"):
+                self.abort()
+            raise self._store.failed(self._key, e) from e
 
 
 def _find_sync_file_range() -> Any:

@@ -126,6 +126,10 @@ class Store(ABC):
     def delete(self, keys: Iterable[str]) -> None:
         """Remove objects; those already gone are skipped."""
 
+    def prune(self) -> None:
+        """Remove folders that hold nothing, where folders are real."""
+        return
+
     def map(self, key: str) -> memoryview | None:
         """The whole object as memory, without reading it, where the place can (a local file); else ``None``.
 
