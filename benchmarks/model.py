@@ -32,6 +32,11 @@ class Contender:
     """Whose dataset it reads, where it is not simply its peer's: see ``store``."""
 
     @property
+    def by_hand(self) -> bool:
+        """Whether the row is code of this benchmark around a peer, and no loader the peer ships."""
+        return self.name.endswith("-by-hand")
+
+    @property
     def store(self) -> str:
         """Name of the dataset it reads: readers of a peer share one; empty for a limit, which has none."""
         if self.dataset or self.role == "limit":
@@ -50,6 +55,8 @@ class Target:
     at_least: float | None = None
     among: tuple[str, float] | None = None
     """For ``best peer``: only peers with at least this much of a fact."""
+    shipped: bool = False
+    """For ``best peer``: only what the peers ship, not the batches written by hand around them."""
     fact: str = ""
     """The fact that is judged, of lakefmt and of the yardstick, in place of the value."""
 

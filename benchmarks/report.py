@@ -48,11 +48,13 @@ def judged_value(outcome: Outcome | None, fact_name: str) -> float:
     return statistics.median(float(s.facts[fact_name]) for s in outcome.samples)
 
 
-def best_peer(result: Result, among: tuple[str, float] | None) -> Outcome | None:
-    """The peer with the best median, among those that have as much of a fact as is asked."""
+def best_peer(result: Result, target: Target) -> Outcome | None:
+    """The peer with the best median, among those that the target is about."""
     peers = [o for o in result.outcomes if o.contender.role == "peer" and o.samples]
-    if among is not None:
-        peers = [o for o in peers if statistics.median(float(s.facts[among[0]]) for s in o.samples) >= among[1]]
+    peers = [o for o in peers if not (target.shipped and o.contender.by_hand)]
+    if target.among is not None:
+        fact_name, least = target.among
+        peers = [o for o in peers if statistics.median(float(s.facts[fact_name]) for s in o.samples) >= least]
     pick = max if result.measure.higher_is_better else min
     return pick(peers, key=median) if peers else None
 
@@ -62,7 +64,7 @@ def judged(result: Result, target: Target) -> dict[str, Any]:
     value = judged_value(subject(result), target.fact)
     yard, name = 1.0, ""
     if target.against == BEST_PEER:
-        best = best_peer(result, target.among)
+        best = best_peer(result, target)
         yard, name = judged_value(best, target.fact), best.contender.name if best else "no peer"
     elif target.against != NUMBER:
         yard, name = judged_value(find(result, target.against), target.fact), target.against
