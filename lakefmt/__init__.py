@@ -10,6 +10,8 @@
 Importing this loads neither torch, tensorflow, duckdb nor sqlglot, does no I/O and starts no thread.
 """
 
+from typing import Any
+
 from lakefmt import errors, random
 from lakefmt._version import __version__
 from lakefmt.api import dataset, delete, empty, exists, load, query
@@ -23,3 +25,11 @@ __all__ = [
     "Dataset", "Diff", "Sample", "Tensor", "View", "__version__", "dataset", "delete", "empty", "errors", "exists", "load",
     "query", "random", "read",
 ]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name == "loaders":  # loaded on use, like the query engine
+        import importlib
+
+        return importlib.import_module("lakefmt.loaders")
+    raise AttributeError(f"module 'lakefmt' has no attribute {name!r}")

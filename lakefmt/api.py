@@ -37,7 +37,11 @@ def dataset(
         UnsafeStore: the store cannot promise that commits are not lost.
     """
     address, store = _find(path, storage_options)
-    if overwrite and not read_only and Log.exists(store):
+    if overwrite and (read_only or address.at or address.view):
+        raise InvalidInput(
+            f"overwrite=True deletes a whole dataset, so it goes with neither read_only nor the version or view in {str(address)!r}"
+        )
+    if overwrite and Log.exists(store):
         _delete(store)
     if not Log.exists(store):
         if read_only or address.at or address.view:
@@ -105,6 +109,8 @@ def query(tql: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None)
 
 
 def _store(address: Address, storage_options: Mapping[str, Any] | None) -> Store:
+    if storage_options is not None and not isinstance(storage_options, Mapping):
+        raise InvalidInput(f"storage_options is a dict for fsspec, got {storage_options!r}")
     return open_store(address.base, dict(storage_options) if storage_options else None)
 
 

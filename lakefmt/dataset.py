@@ -47,8 +47,9 @@ class Dataset(Rowset):
 
     def __reduce__(self) -> Any:
         self.flush()
-        options = getattr(self._log.store, "_options", None)
-        return (_reopen, (self._url, self.version_id, options))
+        store = self._log.store
+        where = store.url if store.local_path("") is not None else self._url  # a relative path means another place elsewhere
+        return (_reopen, (where, self.version_id, getattr(store, "_options", None)))
 
     # -- address and state ---------------------------------------------------------------------------------------------
 
@@ -207,6 +208,10 @@ class Dataset(Rowset):
         if self._writer.pending:
             self._write().flush()
 
+    def discard(self) -> None:
+        """Drop buffered rows and updates that have not reached storage (for example because committing them conflicts)."""
+        self._writer.discard()
+
     def commit(self, message: str | None = None) -> str:
         """Store what is buffered and name the version; it is kept for good.
 
@@ -244,6 +249,8 @@ class Dataset(Rowset):
         Returns:
             Id of the version now stood on.
         """
+        if not isinstance(address, str):
+            raise InvalidInput(f"checkout() takes a branch name or a version id, got {address!r}")
         self.flush()
         if create:
             if self._read_only:

@@ -184,7 +184,7 @@ class MissingExtra(LakeError, ImportError):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """A remedy sentence for a mistyped name: the closest known names, or all of them when few."""
-    names = [str(k) for k in known]
+    names = list(dict.fromkeys(str(k) for k in known))
     close = difflib.get_close_matches(str(name), names, n=3, cutoff=0.6)
     if close:
         return "did you mean " + " or ".join(repr(c) for c in close) + "?"

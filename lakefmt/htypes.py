@@ -7,6 +7,8 @@ object (never in a data file). How its samples are laid out in Parquet follows f
 
 from __future__ import annotations
 
+import json
+import operator
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -143,7 +145,7 @@ def define_tensor(
     compression = _compression(name, row, sample_compression)
     if class_names is not None and not row.labels:
         raise InvalidInput(f"create_tensor({name!r}): class_names belong to htype 'class_label', not {key!r}")
-    names = None if not row.labels else _class_names(name, class_names or ())
+    names = None if not row.labels else _class_names(name, () if class_names is None else class_names)
     return TensorDef(
         id=field_id,
         name=name,
@@ -153,12 +155,19 @@ def define_tensor(
         compression=compression,
         class_names=names,
         open_labels=row.labels and (class_names is None if allow_new_labels is None else bool(allow_new_labels)),
-        info=dict(info or {}),
+        info=_info(name, info),
     )
 
 
+def _info(name: str, info: Mapping[str, Any] | None) -> dict[str, Any]:
+    try:
+        return dict(json.loads(json.dumps(dict(info or {}), allow_nan=False)))
+    except (TypeError, ValueError) as e:
+        raise InvalidInput(f"create_tensor({name!r}): info is a dict of JSON values, got {info!r} ({e})") from None
+
+
 def _class_names(name: str, names: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(names, str) or not all(isinstance(n, str) for n in names):
+    if isinstance(names, str) or not hasattr(names, "__len__") or not all(isinstance(n, str) for n in names):
         raise InvalidInput(f"tensor {name!r}: class_names must be a list of str, got {names!r}")
     doubled = {n for n in names if list(names).count(n) > 1} if len(set(names)) != len(names) else set()
     if doubled:
@@ -216,9 +225,11 @@ def _dtype(name: str, row: Htype, given: Any) -> str | None:
 def _shape(name: str, row: Htype, given: Sequence[int | None] | None) -> tuple[int | None, ...] | None:
     if given is None:
         return None
-    if isinstance(given, int):
-        given = (given,)
-    shape = tuple(None if d is None else int(d) for d in given)
+    try:
+        given = (given,) if isinstance(given, int) else given
+        shape = tuple(None if d is None else operator.index(d) for d in given)
+    except TypeError:
+        raise ShapeError(f"create_tensor({name!r}): {given!r} is no shape; give a tuple of ints, None for what varies") from None
     if any(d is not None and d < 0 for d in shape):
         raise ShapeError(f"create_tensor({name!r}): shape {shape} has a negative dimension")
     if row.kind in (Kind.TEXT, Kind.JSON):

@@ -126,14 +126,11 @@ class Live:
         return None
 
     def row_ids(self, rows: Rows) -> Rows:
-        """Row ids of stored rows.
-
-        Raises:
-            InvalidInput: a row is not stored yet, so it has no id.
-        """
-        if len(rows) and int(np.max(rows)) >= len(self.snapshot):
-            raise InvalidInput("a buffered row gets its id when it is stored: flush() or commit() first")
-        return self.snapshot.row_ids(rows)
+        """Row ids; -1 for a row that is not stored yet."""
+        ids = np.full(len(rows), -1, np.int64)
+        stored = np.asarray(rows) < len(self.snapshot)
+        ids[stored] = self.snapshot.row_ids(np.asarray(rows, np.int64)[stored])
+        return ids
 
     def unit_rows(self) -> int:
         return self.snapshot.unit_rows()

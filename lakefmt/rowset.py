@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lakefmt.cells import Array, Cells, Rows
-from lakefmt.errors import NoSuchTensor, RowIndexError, nearest
+from lakefmt.errors import InvalidInput, NoSuchTensor, RowIndexError, nearest
 from lakefmt.fragment.columns import Shape
 from lakefmt.htypes import TensorDef
 from lakefmt.rows import RowSource
@@ -63,12 +64,20 @@ class Rowset(ABC):
             return self._tensor(name)
         if any(n.startswith(name + "/") for n in self._definitions):
             return Group(self, name)
+        methods = [m for m in dir(type(self)) if not m.startswith("_")]
+        if name not in self._definitions and difflib.get_close_matches(name, methods, n=1, cutoff=0.8):
+            raise NoSuchTensor(f"no tensor, group or method {name!r}; {nearest(name, [*self._definitions, *methods])}")
         raise NoSuchTensor(f"no tensor or group {name!r}; {nearest(name, self._definitions)}")
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
         return self._named(name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not name.startswith("_") and not hasattr(type(self), name):
+            raise InvalidInput(f"nothing is stored by setting {name!r}: assign to rows, e.g. ds[{name!r}][3] = value")
+        super().__setattr__(name, value)
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *(n for n in self._definitions if n.isidentifier()), *self.groups]
@@ -202,7 +211,7 @@ def resolve_rows(key: Any, length: int) -> tuple[Rows, bool]:
     if isinstance(key, slice):
         try:
             return np.arange(*key.indices(length)), False
-        except TypeError as e:
+        except (TypeError, ValueError) as e:
             raise RowIndexError(f"{key!r} is no slice of rows: {e}") from None
     if key is Ellipsis:
         return np.arange(length), False
@@ -216,6 +225,8 @@ def resolve_rows(key: Any, length: int) -> tuple[Rows, bool]:
         if len(array) != length:
             raise RowIndexError(f"a mask of {len(array)} booleans does not fit {length} rows")
         return np.flatnonzero(array), False
+    if array.dtype.kind == "u" and array.size and int(array.max()) >= length:
+        raise RowIndexError(f"row {int(array.max())} is outside the {length} rows there are")
     rows = array.astype(np.int64)
     rows = np.where(rows < 0, rows + length, rows)
     if rows.size and (rows.min() < 0 or rows.max() >= length):

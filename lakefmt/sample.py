@@ -7,7 +7,7 @@ from typing import Any
 
 from lakefmt.cells import Array
 from lakefmt.codecs import decode, read_header, sniff
-from lakefmt.errors import BadSample, InvalidInput, NotFound
+from lakefmt.errors import BadSample, InvalidInput, MissingExtra, NotFound, StoreError
 
 
 class Sample:
@@ -104,3 +104,7 @@ def _read_file(path: str) -> bytes:
         raise NotFound(f"lakefmt.read: there is no file {path!r}") from e
     except IsADirectoryError as e:
         raise InvalidInput(f"lakefmt.read: {path!r} is a folder") from e
+    except ImportError as e:
+        raise MissingExtra(f"reading {path!r} ({e})", "all") from e
+    except (OSError, ValueError) as e:
+        raise StoreError(getattr(e, "errno", None) or 0, f"lakefmt.read: {path!r}: {e}") from e

@@ -110,6 +110,7 @@ def _is_arrow_text(kind: pa.DataType) -> bool:
 
 
 def _numeric_batch(definition: TensorDef, values: Any, first_row: int) -> tuple[TensorDef, Column]:
+    _refuse_masked(definition, values, first_row)
     if definition.is_label:
         definition, values = _label_batch(definition, values, first_row)
     if isinstance(values, np.ndarray) and values.dtype.kind in "biuf" and values.ndim >= 1:
@@ -152,8 +153,11 @@ def _numeric(definition: TensorDef, value: Any, row: int) -> tuple[TensorDef, Ar
     """One numeric sample as an array of the tensor's dtype."""
     if isinstance(value, Sample):
         value = value.array
+    _refuse_masked(definition, value, row)
     try:
         array = np.asarray(value)
+    except (RuntimeError, TypeError) as e:  # a tensor of another library that does not convert
+        raise DtypeError(f"tensor {definition.name!r}, row {row}: {type(value).__name__} does not convert to NumPy ({e})") from e
     except ValueError as e:
         raise ShapeError(
             f"tensor {definition.name!r}, row {row}: the sample is ragged inside ({e}); give a rectangular array"
@@ -170,6 +174,14 @@ def _numeric(definition: TensorDef, value: Any, row: int) -> tuple[TensorDef, Ar
     if cast is value or (isinstance(value, np.ndarray) and np.may_share_memory(cast, value)):
         cast = cast.copy()
     return definition, cast
+
+
+def _refuse_masked(definition: TensorDef, value: Any, row: int) -> None:
+    if isinstance(value, np.ma.MaskedArray) and bool(np.ma.getmaskarray(value).any()):
+        raise DtypeError(
+            f"tensor {definition.name!r}, row {row}: a masked array with masked elements; give value.filled(…), "
+            "or None for a missing sample"
+        )
 
 
 def _typed(definition: TensorDef, dtype: Any) -> TensorDef:
@@ -206,9 +218,15 @@ def _cast(definition: TensorDef, array: Array, row: int, *, batch: bool = False)
     target = np.dtype(definition.dtype)
     if array.dtype == target:
         return array if array.dtype.isnative else array.astype(target)
-    if np.can_cast(array.dtype, target, "safe") or (array.dtype.kind == target.kind == "f"):
+    if np.can_cast(array.dtype, target, "safe") or array.size == 0:
+        return array.astype(target)
+    if array.dtype.kind == target.kind == "f":
         with np.errstate(over="ignore"):
-            return array.astype(target)
+            narrow = array.astype(target)
+        bad = np.isinf(narrow) & np.isfinite(array)
+        if bool(bad.any()):
+            raise DtypeError(f"tensor {definition.name!r}, row {_first_bad(bad, row, batch)}: a value is too large for {target}")
+        return narrow
     where = f"tensor {definition.name!r}, row {row}"
     if target.kind == "b" or (array.dtype.kind == "f" and target.kind in "iu"):
         raise DtypeError(
@@ -220,7 +238,8 @@ def _cast(definition: TensorDef, array: Array, row: int, *, batch: bool = False)
         if low < info.min or high > info.max:
             where = f"tensor {definition.name!r}, row {_first_bad((array < info.min) | (array > info.max), row, batch)}"
             raise DtypeError(f"{where}: {low if low < info.min else high} is outside {target} [{info.min}, {info.max}]")
-    cast = array.astype(target)
+    with np.errstate(over="ignore"):
+        cast = array.astype(target)
     if array.dtype.kind in "iu" and target.kind == "f" and array.size and not np.array_equal(cast.astype(array.dtype), array):
         raise DtypeError(
             f"{where}: integers of {array.dtype} lose digits in {target}; create the tensor with dtype='float64' or 'int64'"
@@ -262,8 +281,11 @@ def _with_classes(definition: TensorDef, names: Sequence[str], row: int, *, batc
 
 
 def _check_ids(definition: TensorDef, ids: Any, row: int, *, batch: bool = False) -> None:
-    array = np.asarray(ids)
-    if array.dtype.kind not in "iu":
+    try:
+        array = np.asarray(ids)
+    except ValueError as e:
+        raise ShapeError(f"tensor {definition.name!r}, row {row}: labels are ragged inside ({e})") from e
+    if array.dtype.kind not in "iu" and array.size:
         raise DtypeError(
             f"tensor {definition.name!r}, row {row}: a class label is a name or an integer id, got {_show(ids)} ({array.dtype})"
         )
@@ -314,9 +336,12 @@ def _text_batch(definition: TensorDef, values: Any, first_row: int, column: Text
         return
     if isinstance(values, (pa.Array, np.ndarray)):
         values = values.tolist()
-    if definition.kind is Kind.TEXT and all(type(v) is str for v in values):
-        column.add_list(list(values))
-        return
+    if definition.kind is Kind.TEXT and values and all(type(v) is str for v in values):
+        try:
+            column.add_arrow(pa.array(values, pa.large_string()))
+            return
+        except UnicodeEncodeError:
+            pass  # found and named below
     column.add_list([None if v is None else _text(definition, v, first_row + i) for i, v in enumerate(values)])
 
 
@@ -325,6 +350,12 @@ def _text(definition: TensorDef, value: Any, row: int) -> str:
         if isinstance(value, np.ndarray) and value.size == 1 and value.dtype.kind in "UO":
             value = value.item()
         if isinstance(value, str):
+            try:
+                value.encode()
+            except UnicodeEncodeError as e:
+                raise DtypeError(
+                    f"tensor {definition.name!r}, row {row}: {_show(value)} is no text that UTF-8 can hold ({e.reason})"
+                ) from e
             return str(value)
         raise DtypeError(f"tensor {definition.name!r}, row {row}: text is a str, got {_show(value)} ({type(value).__name__})")
     try:
@@ -371,9 +402,11 @@ def _encoded(definition: TensorDef, value: Any, row: int) -> tuple[bytes | None,
 def _pixels(value: Any, where: str) -> Array:
     if isinstance(value, str):
         raise DtypeError(f"{where}: got the str {_show(value)}; for an image file append lakefmt.read({_show(value)})")
+    if hasattr(value, "mode") and hasattr(value, "convert") and value.mode not in ("L", "RGB", "RGBA"):
+        value = value.convert("RGB")  # a Pillow image of palette indices, CMYK, ...
     try:
         array = np.asarray(value)
-    except (ValueError, MissingExtra) as e:
+    except (ValueError, TypeError, RuntimeError, MissingExtra) as e:
         raise ShapeError(f"{where}: {e}") from e
     if array.dtype.kind not in "biuf":
         raise DtypeError(f"{where}: {_show(value)} ({type(value).__name__}) is no image; give lakefmt.read(path) or a uint8 array")
@@ -383,5 +416,8 @@ def _pixels(value: Any, where: str) -> Array:
 
 
 def _show(value: Any) -> str:
-    text = repr(value) if not isinstance(value, Sized) or len(value) < 100 else f"{type(value).__name__} of {len(value)}"
+    try:
+        text = repr(value) if not isinstance(value, Sized) or len(value) < 100 else f"{type(value).__name__} of {len(value)}"
+    except TypeError:  # an array without dimensions has no length
+        text = repr(value)
     return text if len(text) <= 60 else text[:57] + "…"

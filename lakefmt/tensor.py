@@ -85,6 +85,10 @@ class Tensor:
         """Add classes at the end of the list of names."""
         if not self._definition.is_label:
             raise InvalidInput(f"tensor {self.name!r} has htype {self.htype!r}; only class_label tensors have classes")
+        if not all(isinstance(n, str) for n in names):
+            raise InvalidInput(
+                f"tensor {self.name!r}: a class name is a str, got {names!r}; give them one by one: add_class_names('a', 'b')"
+            )
         self._dataset()._edit_tensor(self.name, class_names=tuple(names))
 
     # -- rows ----------------------------------------------------------------------------------------------------------
@@ -161,7 +165,10 @@ class Tensor:
                 texts = values.to_pylist()
                 out = [None if t is None else (_object(json.loads(t)) if is_json else np.asarray(t)) for t in texts]
         for index in self._inside:
-            out = [None if v is None else v[index] for v in out]
+            try:
+                out = [None if v is None else v[index] for v in out]
+            except (IndexError, TypeError, KeyError, ValueError) as e:
+                raise RowIndexError(f"tensor {self.name!r}, row {int(rows[0])}: {index!r} does not index the sample: {e}") from e
         return out
 
     def _decoded(self, codec: str, data: Any, row: int) -> Array:
@@ -201,6 +208,8 @@ class Tensor:
         """
         if self._definition.kind not in (Kind.TEXT, Kind.JSON):
             raise InvalidInput(f"tensor {self.name!r} has htype {self.htype!r}: text() is for text and json; use numpy() or data()")
+        if self._inside:
+            raise InvalidInput(f"tensor {self.name!r}: text() gives whole samples; slice the str it returns")
         cells = self._cells()
         assert isinstance(cells, Strings)
         texts = [None if t is None else np.str_(t) for t in cells.values.to_pylist()]
@@ -241,6 +250,9 @@ class Tensor:
         Returns:
             ``bytes`` for one row, a list for several; ``None`` where missing.
         """
+        if self._inside:
+            out = [None if s is None else np.asarray(s).tobytes() for s in self._samples()]
+            return out[0] if self._is_single else out
         cells = self._cells()
         match cells:
             case Encoded(values):
@@ -341,7 +353,7 @@ class Tensor:
             target = target[index]
         try:
             target[key] = value
-        except (ValueError, IndexError, TypeError) as e:
+        except (ValueError, IndexError, TypeError, OverflowError) as e:
             raise ShapeError(f"tensor {self.name!r}, row {int(self._rows[0])}: {e}") from e
         dataset._update(self.name, self._rows, [patched])
 
@@ -420,6 +432,8 @@ def _common(shapes: Sequence[Shape | None]) -> tuple[int | None, ...]:
 
 def _values_for(value: Any, rows: int) -> list[Any]:
     """Values for several rows: a sequence of as many, or one scalar for all."""
-    if np.isscalar(value) or value is None:
+    if np.isscalar(value) or value is None or (isinstance(value, np.ndarray) and value.ndim == 0):
         return [value] * rows
+    if isinstance(value, dict) or not hasattr(value, "__iter__"):
+        raise InvalidInput(f"{rows} rows take a sequence of as many samples, got {type(value).__name__}; assign one row at a time")
     return list(value)

@@ -98,6 +98,8 @@ class View(Rowset):
         query_text: the query that made it, or ``None``.
     """
 
+    query_text: str | None = None
+
     def __init__(
         self,
         base: Any,

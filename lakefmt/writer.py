@@ -19,7 +19,6 @@ import pyarrow as pa
 from lakefmt.cells import Rows
 from lakefmt.errors import (
     AlreadyExists,
-    CommitStateUnknown,
     Conflict,
     InvalidInput,
     NoSuchTensor,
@@ -116,6 +115,7 @@ class Writer:
     def append(self, row: Mapping[str, Any], *, skip_ok: bool = False, append_empty: bool = False) -> None:
         """One row. All of it is accepted, or none."""
         with self.lock:
+            self.own()
             self.settle()
             names = self._row_names(row, skip_ok=skip_ok, append_empty=append_empty)
             at = self.rows
@@ -125,6 +125,7 @@ class Writer:
     def extend(self, columns: Any, *, skip_ok: bool = False, append_empty: bool = False) -> None:
         """Many rows. All of them are accepted, or none."""
         with self.lock:
+            self.own()
             self.settle()
             table = as_columns(columns)
             names = self._row_names(table, skip_ok=skip_ok, append_empty=append_empty)
@@ -140,8 +141,11 @@ class Writer:
     def extend_tensor(self, name: str, values: Any) -> None:
         """Samples for one tensor, after its last one; other tensors may be shorter or longer."""
         with self.lock:
+            self.own()
             self.settle()
-            if not hasattr(values, "__len__"):
+            if not hasattr(values, "__len__") or not hasattr(values, "__getitem__"):
+                if not hasattr(values, "__iter__"):
+                    raise InvalidInput(f"tensor {name!r}: extend() takes a sequence of samples, got {values!r}; append() takes one")
                 values = list(values)
             if len(values):
                 self._extend({name: values}, len(values), self.tensor_rows(name))
@@ -149,6 +153,7 @@ class Writer:
     def append_tensor(self, name: str, value: Any) -> None:
         """One sample for one tensor, after its last one."""
         with self.lock:
+            self.own()
             self.settle()
             at = self.tensor_rows(name)
             self._accept([prepare_sample(self.definition(name), value, row=at)], at)
@@ -169,11 +174,21 @@ class Writer:
         return list(known) if append_empty else [n for n in known if n in given]
 
     def _accept(self, prepared: Sequence[tuple[TensorDef, Column]], at: int) -> None:
-        """Take checked samples into the buffer, beginning at row ``at``."""
-        for definition, column in prepared:
-            tail = self.pending.tails.get(definition.id)
-            self.pending.tails[definition.id] = extended(tail, at, column, definition)
-            self._note(definition)
+        """Take checked samples into the buffer, beginning at row ``at``: all of them, or (on any error, an interrupt too) none."""
+        pending = self.pending
+        before = {i: (tail, tail.column, len(tail.column)) for i, tail in pending.tails.items()}
+        definitions = dict(pending.definitions)
+        try:
+            for definition, column in prepared:
+                pending.tails[definition.id] = extended(pending.tails.get(definition.id), at, column, definition)
+                self._note(definition)
+        except BaseException:
+            for tail, column, length in before.values():
+                column.truncate(length)
+                tail.column = column
+            pending.tails = {i: tail for i, (tail, _, _) in before.items()}
+            pending.definitions = definitions
+            raise
         if self.pending.nbytes >= FRAGMENT_NBYTES:
             self.flush()
 
@@ -237,6 +252,7 @@ class Writer:
     def update(self, name: str, rows: Rows, values: Sequence[Any]) -> None:
         """New samples for some rows of a tensor. Buffered until the next flush."""
         with self.lock:
+            self.own()
             self.settle()
             definition = self.definition(name)
             if len(rows) != len(values):
@@ -309,9 +325,9 @@ class Writer:
                 now = next((t for t in state.tensors if t.id == field_id), None)
                 if now is None:
                     raise Conflict(f"tensor {name!r} was deleted meanwhile")
-                added = changes.get("class_names")
-                edited = extend_class_names(now, added) if added else msgspec.structs.replace(now, **changes)
-                return [EditTensor(edited, only_classes=bool(added))]
+                classes = "class_names" in changes
+                edited = extend_class_names(now, changes["class_names"]) if classes else msgspec.structs.replace(now, **changes)
+                return [EditTensor(edited, only_classes=classes)]
 
             self._commit(Transaction(build))
 
@@ -349,13 +365,25 @@ class Writer:
     def _commit(self, txn: Transaction) -> None:
         if self._pid != os.getpid():
             raise ReadOnly(f"{self.url}: this handle was opened before a fork; open the dataset again in the child to write")
+        self._unknown = txn.uuid  # until the outcome is known here: an interrupt may come at any moment
         try:
             version = self.log.commit(self.version, txn)
-        except CommitStateUnknown as e:
-            self._unknown = e.transaction
+        except Conflict:
+            self._unknown = None  # certainly not committed
             raise
-        self.pending = Pending()
+        self.pending, self._unknown = Pending(), None
         self.move_to(version)
+
+    def discard(self) -> None:
+        """Drop what is buffered."""
+        with self.lock:
+            self.settle()
+            self.pending = Pending()
+
+    def own(self) -> None:
+        """Refuse to buffer in a forked child: the buffer belongs to the parent, and nobody would store the child's rows."""
+        if self._pid != os.getpid():
+            raise ReadOnly(f"{self.url}: this handle was opened before a fork; open the dataset again in the child to write")
 
     def _flusher(self) -> Build:
         """A builder of the changes that store what is pending now; files are written once, and again only when class ids move."""
@@ -447,9 +475,18 @@ def _only_name(state: State) -> list[Change]:
 def as_columns(given: Any) -> Mapping[str, Any]:
     """Rows given as a dict of columns, an Arrow table or a DataFrame, as a dict of columns."""
     if isinstance(given, (pa.Table, pa.RecordBatch)):
+        if len(set(given.schema.names)) < len(given.schema.names):
+            raise InvalidInput(f"extend(): the table has columns of one name: {given.schema.names}")
         return {n: given.column(i) for i, n in enumerate(given.schema.names)}
     if isinstance(given, Mapping):
-        bad = [k for k, v in given.items() if not hasattr(v, "__len__") or isinstance(v, (str, bytes))]
+        bad = [
+            k
+            for k, v in given.items()
+            if not hasattr(v, "__len__")
+            or not hasattr(v, "__getitem__")
+            or isinstance(v, (str, bytes, dict))
+            or (hasattr(v, "shape") and len(v.shape) == 0)
+        ]
         if bad:
             raise InvalidInput(
                 f"extend(): {bad[0]!r} is {type(given[bad[0]]).__name__}, not a sequence of samples; append() takes one row"
@@ -523,11 +560,11 @@ def _edits(state: State, edited: Mapping[int, TensorDef]) -> tuple[list[Change],
     for definition in edited.values():
         now = next((t for t in state.tensors if t.id == definition.id), None)
         if now is None:
-            raise Conflict(f"tensor {definition.name!r} was deleted meanwhile; refresh() and redo")
+            raise Conflict(f"tensor {definition.name!r} was deleted meanwhile; discard() drops its buffered rows")
         if now.dtype is not None and now.dtype != definition.dtype:
             raise Conflict(
-                f"tensor {definition.name!r}: another writer's first sample made it {now.dtype}, mine is {definition.dtype}; "
-                "refresh() and redo, or give create_tensor a dtype"
+                f"tensor {definition.name!r}: another writer's first sample made it {now.dtype}, mine is {definition.dtype}. "
+                f"Nothing was committed: discard() drops the buffered rows, refresh() shows theirs; append {now.dtype} samples then"
             )
         merged = msgspec.structs.replace(now, dtype=definition.dtype)
         if definition.class_names:

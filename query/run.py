@@ -12,6 +12,7 @@ import pyarrow as pa
 from lakefmt import random
 from lakefmt.cells import Array, Cells, Dense, Ragged, Strings
 from lakefmt.errors import InvalidInput, TqlError
+from lakefmt.pending import Live
 from lakefmt.query.engine import cursor
 from lakefmt.query.scan import build, catalog_of
 from lakefmt.query.translate import Column, Translation, translate
@@ -24,6 +25,10 @@ _Parameters = Sequence[Any] | Mapping[str, Any] | None
 def run_query(rowset: Rowset, tql: str, parameters: _Parameters = None) -> View:
     """The rows of a dataset or view that a query selects; see ``Rowset.query``."""
     source = rowset.source()
+    if not isinstance(tql, str):
+        raise InvalidInput(f"a query is a str, got {tql!r}")
+    if isinstance(_snapshot(source), Live):
+        raise InvalidInput("this view has rows that are not in storage yet: commit() first, then make and query the view")
     catalog = catalog_of(source)
     plan = translate(tql, catalog, parameters, seed=random.next_seed())
     if plan.source is not None:

@@ -49,7 +49,7 @@ def _info(snapshot: Snapshot, definition: TensorDef) -> TensorInfo:
 def _declared_ndim(definition: TensorDef) -> int | None:
     if definition.shape is not None:
         return len(definition.shape)
-    return 0 if definition.is_label else 1 if definition.htype == "embedding" else None
+    return 1 if definition.htype == "embedding" else 0  # no sample yet: as good as scalars
 
 
 def _renamed(info: TensorInfo, definition: TensorDef) -> TensorInfo:

@@ -65,6 +65,10 @@ def save_view(view: View, view_id: str | None, *, message: str | None, overwrite
     dataset = view._origin
     if not isinstance(dataset, Dataset):
         raise InvalidInput("this view came from another process and has lost its dataset: save it where it was made")
+    if dataset._read_only:
+        dataset._write()  # says why not
+    if message is not None and not isinstance(message, str):
+        raise InvalidInput(f"a message is a str, got {message!r}")
     if isinstance(selection.base, Live):
         raise InvalidInput("this view has rows that are not in storage yet: commit() first, then make and save the view")
     made_id = view_id is None
@@ -100,9 +104,7 @@ def load_view(dataset: Dataset, view_id: str) -> View:
     rows = table.column("_row").to_numpy().astype(np.int64)
     assert isinstance(snapshot, Snapshot)
     if len(rows) and (rows.min() < 0 or rows.max() >= len(snapshot)):
-        raise Corrupt(
-            f"{dataset.path}: saved view {view_id!r} names rows that version {entry.version} does not have; delete it"
-        )
+        raise Corrupt(f"{dataset.path}: saved view {view_id!r} names rows that version {entry.version} does not have; delete it")
     computed = {
         name: _restored(table.column(column).combine_chunks(), about) for name, (column, about) in described["computed"].items()
     }

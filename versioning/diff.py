@@ -28,7 +28,7 @@ class TensorDiff:
         return bool(len(self.added) or len(self.updated) or len(self.deleted))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Diff:
     """What leads from one version to another.
 
@@ -62,7 +62,7 @@ class Diff:
             "removed": list(self.removed), "renamed": dict(self.renamed), "info_updated": self.info_updated,
         }  # fmt: skip
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         if not self:
             return f"no difference between {self.first} and {self.second}"
         lines = [f"from {self.first} to {self.second}"]

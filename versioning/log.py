@@ -311,6 +311,7 @@ class Log:
             CommitStateUnknown: the store does not tell whether it landed.
         """
         _check_writable(base)
+        self._check_place()
         changes = txn.build(base.state)
         for attempt in range(ATTEMPTS_MAX):
             if time.monotonic() - txn.started_s > TRANSACTION_AGE_MAX_S:
@@ -334,6 +335,11 @@ class Log:
                 changes = txn.build(newest.state)
             base = newest
         raise Conflict(f"{self.store.url}: lost {ATTEMPTS_MAX} races for the next version; nothing was committed, try again")
+
+    def _check_place(self) -> None:
+        """Refuse to commit where the dataset was deleted, or another was made, since it was opened."""
+        if Log.open(self.store).claim.dataset != self.claim.dataset:
+            raise Conflict(f"{self.store.url} holds another dataset now than when this handle was opened; open it again")
 
     def landed(self, base: Version, transaction: str) -> Version | None:
         """The newest version, if a transaction whose outcome was unknown has landed since ``base``; else ``None``."""
@@ -399,7 +405,8 @@ def _check_writable(version: Version) -> None:
 def check_branch_name(name: str) -> None:
     """Refuse names that could not be addressed as ``path@name``."""
     bad = not isinstance(name, str) or not name or "@" in name or name != name.strip() or name.startswith("/")
-    if bad or _parse_version_id(name) is not None or len(name) > 200:
+    bad = bad or name in (".", "..") or not name.isprintable() or len(quote(name, safe="")) > 200
+    if bad or _parse_version_id(name) is not None:
         raise InvalidInput(f"{name!r} is no branch name: use letters, digits, '-', '_', '.', '/', and not the form of a version id")
 
 

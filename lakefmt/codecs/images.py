@@ -118,7 +118,7 @@ def encode(codec: str, array: Array, what: str = "an image") -> bytes:
         raise InvalidInput(f"{what}: pixels must be uint8 to be encoded as {codec.upper()}, got {array.dtype}")
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
-    channels = 1 if array.ndim == 2 else array.shape[-1]
+    channels = array.shape[-1] if array.ndim == 3 else 1
     allowed = (1, 3) if codec == "jpeg" else (1, 3, 4)
     if array.ndim not in (2, 3) or channels not in allowed or 0 in array.shape:
         raise ShapeError(f"{what}: shape {array.shape} is no image that {codec.upper()} can hold; use (H, W) or (H, W, 3)")

@@ -43,6 +43,10 @@ class Column(ABC):
     def slice(self, start: int, stop: int) -> Column:
         """Samples ``[start, stop)`` as a column of their own (memory is shared)."""
 
+    @abstractmethod
+    def truncate(self, length: int) -> None:
+        """Cut back to the first ``length`` samples, whatever half-done append came after them."""
+
     def own(self) -> None:
         """Copy what still belongs to the caller."""
         return
@@ -97,6 +101,15 @@ class NumericColumn(Column):
                     self.add(sample)
             else:
                 self.add_block(chunk, borrowed=i in other._borrowed)
+
+    def truncate(self, length: int) -> None:
+        _cut(self.chunks, self._starts, length)
+        self._borrowed = [i for i in self._borrowed if i < len(self.chunks)]
+        self._rows = length
+        self.nbytes = sum(
+            sum(_OBJECT_NBYTES + (0 if s is None else s.nbytes) for s in c) if isinstance(c, list) else c.nbytes
+            for c in self.chunks
+        )
 
     def slice(self, start: int, stop: int) -> NumericColumn:
         out = NumericColumn(self.dtype.name)
@@ -177,6 +190,10 @@ class BytesColumn(Column):
         self.sample_shapes += other.sample_shapes
         self.nbytes += other.nbytes
 
+    def truncate(self, length: int) -> None:
+        del self.values[length:], self.sample_shapes[length:]
+        self.nbytes = sum(_OBJECT_NBYTES * 2 + (0 if v is None else len(v)) for v in self.values)
+
     def slice(self, start: int, stop: int) -> BytesColumn:
         out = BytesColumn(self.codec)
         for data, shape in zip(self.values[start:stop], self.sample_shapes[start:stop], strict=True):
@@ -238,6 +255,13 @@ class TextColumn(Column):
             else:
                 self.add_list(chunk)
 
+    def truncate(self, length: int) -> None:
+        _cut(self._chunks, self._starts, length)
+        self._rows = length
+        self.nbytes = sum(
+            sum(_OBJECT_NBYTES + (0 if t is None else len(t)) for t in c) if isinstance(c, list) else c.nbytes for c in self._chunks
+        )
+
     def slice(self, start: int, stop: int) -> TextColumn:
         out = TextColumn(is_json=self.is_json)
         for begin, chunk in zip(self._starts, self._chunks, strict=True):
@@ -263,6 +287,16 @@ class TextColumn(Column):
         if len(parts) == 1:
             return parts[0]
         return pa.concat_arrays(parts) if parts else pa.array([], pa.large_string())
+
+
+def _cut(chunks: list[Any], starts: list[int], length: int) -> None:
+    """Cut a list of chunks back to ``length`` samples."""
+    del starts[len(chunks) :], chunks[len(starts) :]
+    while starts and starts[-1] >= length:
+        starts.pop()
+        chunks.pop()
+    if chunks and starts[-1] + len(chunks[-1]) > length:
+        chunks[-1] = chunks[-1][: length - starts[-1]]
 
 
 def new_column(definition: TensorDef) -> Column:

@@ -522,7 +522,10 @@ def place(definition: TensorDef, count: int, parts: list[tuple[Rows, Cells]]) ->
     if definition.kind in (Kind.TEXT, Kind.JSON):
         return _place_strings(definition, count, parts)
     dense = [(at, c.values) for at, c in parts if isinstance(c, Dense)]
-    if len(dense) == len(parts) and len({v.shape[1:] for _, v in dense}) == 1 and sum(len(a) for a, _ in dense) >= count:
+    filled = np.zeros(count, bool)
+    for at, _ in dense:
+        filled[at] = True
+    if len(dense) == len(parts) and len({v.shape[1:] for _, v in dense}) == 1 and bool(filled.all()):
         out = np.empty((count, *dense[0][1].shape[1:]), dense[0][1].dtype)
         for at, values in dense:
             out[at] = values

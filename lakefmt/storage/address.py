@@ -38,10 +38,10 @@ def parse_address(path: str | os.PathLike[str]) -> Address:
     Raises:
         InvalidInput: it is empty, or names an empty version or view.
     """
-    text = os.fspath(path)
-    if not isinstance(text, str) or not text.strip():
+    text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
+    if not isinstance(text, str) or not text.strip() or "\0" in text or text.endswith("://"):
         raise InvalidInput(f"{path!r} is no dataset address: give a path or a URL such as hub://me/name or s3://bucket/name")
-    base, found, view = text.rstrip("/").partition(QUERIES)
+    base, found, view = (text.rstrip("/") or "/").partition(QUERIES)
     if base.endswith(QUERIES.rstrip("/")) or (found and (not view or "/" in view)):
         raise InvalidInput(f"{text!r}: a saved view is addressed as <dataset>{QUERIES}<id>")
     head, at = _split_version(base)
@@ -99,7 +99,7 @@ def open_store(base: str, storage_options: dict[str, Any] | None = None) -> Stor
         if not org or not name:
             raise InvalidInput(f"{base!r}: a hub address is hub://<org>/<dataset>")
         root = hub_root()
-        return open_store(f"{root.rstrip('/')}/{rest}", storage_options)
+        return open_store(root + rest if root.endswith("/") else f"{root}/{rest}", storage_options)
     if scheme in ("file", "local"):
         return LocalStore(rest)
     if scheme in ("mem", "memory"):
