@@ -10,6 +10,7 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeAlias
 
 import msgspec
@@ -22,6 +23,7 @@ from lakefmt.errors import (
     Conflict,
     InvalidInput,
     NoSuchTensor,
+    NotFound,
     ReadOnly,
     UnequalLengths,
     nearest,
@@ -200,8 +202,11 @@ class Writer:
     def _extend(self, values: Mapping[str, Any], rows: int, at: int) -> None:
         """Check all, in pieces bounded in bytes; pieces that fill a fragment are written at once, committed together."""
         fresh = at >= len(self.snapshot) and all(self.tensor_rows(n) <= at for n in values)
+        with _Fragments(self._fragment) as ready:
+            self._extend_into(ready, values, rows, at, fresh)
+
+    def _extend_into(self, ready: _Fragments, values: Mapping[str, Any], rows: int, at: int, fresh: bool) -> None:
         staged: dict[int, tuple[TensorDef, Column]] = {}
-        ready: list[Fragment] = []
         definitions = {n: self.definition(n) for n in values}
         start = 0
         while start < rows:
@@ -218,12 +223,12 @@ class Writer:
             if full and fresh and (start < rows or ready or not self.pending):
                 if self.pending and not ready:
                     self.flush()  # earlier rows come first
-                ready.append(self._fragment(list(staged.values())))
+                ready.add(list(staged.values()))
                 staged = {}
         if ready:
             if staged:
-                ready.append(self._fragment(list(staged.values())))
-            self._commit_fragments(ready, definitions)
+                ready.add(list(staged.values()))
+            self._commit_fragments(ready.done(), definitions)
             return
         self._accept(list(staged.values()), at)
         for tail in self.pending.tails.values():
@@ -368,7 +373,7 @@ class Writer:
         self._unknown = txn.uuid  # until the outcome is known here: an interrupt may come at any moment
         try:
             version = self.log.commit(self.version, txn)
-        except Conflict:
+        except (Conflict, NotFound):
             self._unknown = None  # certainly not committed
             raise
         self.pending, self._unknown = Pending(), None
@@ -466,6 +471,37 @@ class Writer:
     def _at(self, state: State) -> Snapshot:
         """A snapshot of a state that is no version yet (the one a rerun builds on)."""
         return Snapshot(self.reader, Version(self.version.head, state, ""), self.url)
+
+
+class _Fragments:
+    """Fragments of one extend, written two at a time: checksums and writing of one overlap the flush to disk of another."""
+
+    def __init__(self, write: Callable[[list[tuple[TensorDef, Column]]], Fragment]) -> None:
+        self._write = write
+        self._pool: ThreadPoolExecutor | None = None
+        self._futures: list[Future[Fragment]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._futures)
+
+    def __enter__(self) -> _Fragments:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def add(self, columns: list[tuple[TensorDef, Column]]) -> None:
+        """Begin to write a fragment; waits until at most one other is under way, which bounds what is held in memory."""
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(2, thread_name_prefix="lakefmt-write")
+        if len(self._futures) >= 2:
+            self._futures[-2].result()
+        self._futures.append(self._pool.submit(self._write, columns))
+
+    def done(self) -> list[Fragment]:
+        """All fragments, in order, once they are stored."""
+        return [f.result() for f in self._futures]
 
 
 def _only_name(state: State) -> list[Change]:

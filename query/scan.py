@@ -49,6 +49,8 @@ def _info(snapshot: Snapshot, definition: TensorDef) -> TensorInfo:
 def _declared_ndim(definition: TensorDef) -> int | None:
     if definition.shape is not None:
         return len(definition.shape)
+    if definition.kind is Kind.ENCODED:
+        return None
     return 1 if definition.htype == "embedding" else 0  # no sample yet: as good as scalars
 
 
@@ -235,9 +237,11 @@ class _Scan:
 
     def _arrays(self, field_id: int, fragment: Fragment, rows: Rows, parts: set[str]) -> dict[str, pa.Array]:
         definition, info = self._definitions[field_id], self._by_id[field_id]
-        if "value" not in parts:
+        if "value" not in parts or definition.kind is Kind.ENCODED:
             shapes = self._snapshot.shapes(definition.name, rows)
-            return {"shape": pa.array([None if s is None else list(s) for s in shapes], pa.list_(pa.int32()))}
+            lists = pa.array([None if s is None else list(s) for s in shapes], pa.list_(pa.int32()))
+            # the value of an encoded sample is only ever asked whether it is there
+            return {"shape": lists, "value": pa.array([None if s is None else True for s in shapes], pa.bool_())}
         whole = self._whole_flat(definition, fragment, info)
         if whole is not None:
             return whole

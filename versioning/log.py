@@ -343,6 +343,7 @@ class Log:
 
     def landed(self, base: Version, transaction: str) -> Version | None:
         """The newest version, if a transaction whose outcome was unknown has landed since ``base``; else ``None``."""
+        self._check_place()
         newest = self.head(base.head.branch, at_least=base.head.v)
         missed = self.heads(base.head.branch, range(base.head.v + 1, newest.head.v + 1))
         return newest if any(h.transaction == transaction for h in missed) else None
@@ -388,7 +389,7 @@ class Log:
         """Advisory: a failure to write it harms nobody, and must not turn a landed commit into an error."""
         hint = json.dumps({"v": version.head.v, "floor": version.state.floor}).encode()
         try:
-            self.store.put(_hint_key(version.head.branch), hint)
+            self.store.put_hint(_hint_key(version.head.branch), hint)
         except StoreError:
             return
 

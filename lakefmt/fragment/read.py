@@ -328,7 +328,10 @@ class FileReader:
             return self.blobs(file, np.array([row]))[0]
         start, size = table.offset.item(page), table.size.item(page)
         view = self._map(file)
-        head = view[start : start + size] if view is not None else self._read(file, start, min(size, PAGE_HEAD_NBYTES))
+        if view is not None:
+            head: Bytes = view[start : start + size]
+        else:
+            head = self._read(file, start, min(size, PAGE_HEAD_NBYTES))
         at = single_value(head, size, file.key)
         if at is None:
             return self.blobs(file, np.array([row]))[0]
@@ -340,7 +343,8 @@ class FileReader:
             data = self.store.get_range(file.key, start, length)
         except NoSuchObject as e:
             raise self._gone(file) from e
-        self._expect(file, data, length)
+        if len(data) != length:
+            self._expect(file, data, length)
         return data
 
     def _fetch(self, file: ColumnFile, ranges: list[Range]) -> list[Bytes]:

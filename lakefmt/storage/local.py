@@ -64,21 +64,21 @@ class LocalStore(Store):
 
     def get_range(self, key: str, start: int, length: int) -> Bytes:
         file = self._files.get(key) or self._open(key)
-        if start < 0 or length > _READ_NBYTES:
+        try:
+            if start >= 0 and length <= _READ_NBYTES:
+                return os.pread(file.fd, length, start)
             size = os.fstat(file.fd).st_size
             start = max(0, size + start) if start < 0 else start
-            length = min(length, max(0, size - start))
-        with self._errors(key):
-            if length <= _READ_NBYTES:
-                return os.pread(file.fd, length, start)
-            out = bytearray(length)
+            out = bytearray(min(length, max(0, size - start)))
             done = 0
-            while done < length:  # one call reads 2 GiB at most
+            while done < len(out):  # one call reads 2 GiB at most
                 n = os.preadv(file.fd, [memoryview(out)[done : done + _READ_NBYTES]], start + done)
                 if n == 0:
                     break
                 done += n
             return memoryview(out)[:done]
+        except OSError as e:
+            raise self.failed(key, e) from e
 
     def get_ranges(self, ranges: Sequence[Range]) -> list[Bytes]:
         return [self.get_range(r.key, r.start, r.length) for r in ranges]
@@ -153,6 +153,10 @@ class LocalStore(Store):
     def writer(self, key: str) -> Writer:
         return _LocalWriter(self, key)
 
+    def put_hint(self, key: str, data: Bytes) -> None:
+        with _LocalWriter(self, key, durable=False) as w:
+            w.write(data)
+
     def prune(self) -> None:
         for folder, _, _ in os.walk(self.root, topdown=False):
             if folder != self.root:
@@ -216,8 +220,8 @@ class _OpenFile:
 class _LocalWriter(Writer):
     """Temporary file in the target folder, then a name."""
 
-    def __init__(self, store: LocalStore, key: str) -> None:
-        self._store, self._key = store, key
+    def __init__(self, store: LocalStore, key: str, *, durable: bool = True) -> None:
+        self._store, self._key, self._durable = store, key, durable
         self._path = os.path.join(store.root, key)
         self._at = self._flushed = 0
         folder = os.path.dirname(self._path)
@@ -247,7 +251,8 @@ class _LocalWriter(Writer):
             self._sync()
             os.replace(self._temp, self._path)
             self._store.forget(self._key)
-            _sync_folder(os.path.dirname(self._path))
+            if self._durable:
+                _sync_folder(os.path.dirname(self._path))
 
     def link(self) -> bool:
         """Give the file its name unless the name is taken; answer whether it was free."""
@@ -275,7 +280,8 @@ class _LocalWriter(Writer):
             os.unlink(self._temp)
 
     def _sync(self) -> None:
-        os.fsync(self._file.fileno())
+        if self._durable:
+            os.fsync(self._file.fileno())
         self._file.close()
 
     @contextlib.contextmanager

@@ -106,6 +106,10 @@ class Store(ABC):
     def put(self, key: str, data: Bytes) -> None:
         """Create or replace an object."""
 
+    def put_hint(self, key: str, data: Bytes) -> None:
+        """Create or replace an advisory object: whole whenever it is seen, but it need not survive a power cut."""
+        self.put(key, data)
+
     @abstractmethod
     def put_if_absent(self, key: str, data: Bytes) -> bool:
         """Create the object and answer True, or answer False if it exists. Atomic.
