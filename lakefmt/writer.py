@@ -10,7 +10,6 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeAlias
 
 import msgspec
@@ -36,6 +35,7 @@ from lakefmt.htypes import TensorDef, define_tensor, extend_class_names
 from lakefmt.pending import Live, Pending, Tail, extended
 from lakefmt.samples import prepare_batch, prepare_sample
 from lakefmt.snapshot import Snapshot
+from lakefmt.staging import Fragments, as_columns, piece, step_rows
 from lakefmt.versioning.changes import (
     AddTensor,
     Append,
@@ -53,9 +53,6 @@ from lakefmt.versioning.records import State, Version
 #: Bytes buffered before they are written, and so the size of a fragment. Bounds the memory of a writer.
 FRAGMENT_NBYTES = 128 << 20
 Build: TypeAlias = Callable[[State], list[Change]]
-
-#: Rows prepared at a time when a list is too long to prepare at once.
-_STEP_ROWS = 256
 
 
 class Writer:
@@ -202,17 +199,17 @@ class Writer:
     def _extend(self, values: Mapping[str, Any], rows: int, at: int) -> None:
         """Check all, in pieces bounded in bytes; pieces that fill a fragment are written at once, committed together."""
         fresh = at >= len(self.snapshot) and all(self.tensor_rows(n) <= at for n in values)
-        with _Fragments(self._fragment) as ready:
+        with Fragments(self._fragment) as ready:
             self._extend_into(ready, values, rows, at, fresh)
 
-    def _extend_into(self, ready: _Fragments, values: Mapping[str, Any], rows: int, at: int, fresh: bool) -> None:
+    def _extend_into(self, ready: Fragments, values: Mapping[str, Any], rows: int, at: int, fresh: bool) -> None:
         staged: dict[int, tuple[TensorDef, Column]] = {}
         definitions = {n: self.definition(n) for n in values}
         start = 0
         while start < rows:
-            stop = min(rows, start + _step(values, rows))
+            stop = min(rows, start + step_rows(values, rows, FRAGMENT_NBYTES))
             for name in values:
-                definition, column = prepare_batch(definitions[name], _rows(values[name], start, stop), first_row=at + start)
+                definition, column = prepare_batch(definitions[name], piece(values[name], start, stop), first_row=at + start)
                 definitions[name] = definition
                 before = staged.get(definition.id)
                 if before is not None:
@@ -473,87 +470,8 @@ class Writer:
         return Snapshot(self.reader, Version(self.version.head, state, ""), self.url)
 
 
-class _Fragments:
-    """Fragments of one extend, written two at a time: checksums and writing of one overlap the flush to disk of another."""
-
-    def __init__(self, write: Callable[[list[tuple[TensorDef, Column]]], Fragment]) -> None:
-        self._write = write
-        self._pool: ThreadPoolExecutor | None = None
-        self._futures: list[Future[Fragment]] = []
-
-    def __bool__(self) -> bool:
-        return bool(self._futures)
-
-    def __enter__(self) -> _Fragments:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-
-    def add(self, columns: list[tuple[TensorDef, Column]]) -> None:
-        """Begin to write a fragment; waits until at most one other is under way, which bounds what is held in memory."""
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(2, thread_name_prefix="lakefmt-write")
-        if len(self._futures) >= 2:
-            self._futures[-2].result()
-        self._futures.append(self._pool.submit(self._write, columns))
-
-    def done(self) -> list[Fragment]:
-        """All fragments, in order, once they are stored."""
-        return [f.result() for f in self._futures]
-
-
 def _only_name(state: State) -> list[Change]:
     return [Name()]
-
-
-def as_columns(given: Any) -> Mapping[str, Any]:
-    """Rows given as a dict of columns, an Arrow table or a DataFrame, as a dict of columns."""
-    if isinstance(given, (pa.Table, pa.RecordBatch)):
-        if len(set(given.schema.names)) < len(given.schema.names):
-            raise InvalidInput(f"extend(): the table has columns of one name: {given.schema.names}")
-        return {n: given.column(i) for i, n in enumerate(given.schema.names)}
-    if isinstance(given, Mapping):
-        bad = [
-            k
-            for k, v in given.items()
-            if not hasattr(v, "__len__")
-            or not hasattr(v, "__getitem__")
-            or isinstance(v, (str, bytes, dict))
-            or (hasattr(v, "shape") and len(v.shape) == 0)
-        ]
-        if bad:
-            raise InvalidInput(
-                f"extend(): {bad[0]!r} is {type(given[bad[0]]).__name__}, not a sequence of samples; append() takes one row"
-            )
-        return given
-    if hasattr(given, "columns") and hasattr(given, "iloc"):
-        return {str(c): given[c] for c in given.columns}
-    raise InvalidInput(f"extend() takes a dict of columns, an Arrow table or a DataFrame, got {type(given).__name__}")
-
-
-def _step(values: Mapping[str, Any], rows: int) -> int:
-    """Rows to prepare at a time: arrays tell their size, lists are taken in small steps."""
-    steps = [rows]
-    for v in values.values():
-        nbytes = getattr(v, "nbytes", None)
-        if isinstance(nbytes, int) and nbytes and len(v):
-            steps.append(max(1, FRAGMENT_NBYTES // max(1, nbytes // len(v))))
-        elif not isinstance(nbytes, int):
-            small = isinstance(v, list) and v and isinstance(v[0], (int, float, str, type(None))) and not _long(v)
-            steps.append(65_536 if small else _STEP_ROWS)
-    return min(steps)
-
-
-def _rows(values: Any, start: int, stop: int) -> Any:
-    """Samples ``[start, stop)`` of any sequence (a Series by position)."""
-    return values.iloc[start:stop] if hasattr(values, "iloc") else values[start:stop]
-
-
-def _long(values: list[Any]) -> bool:
-    """Whether a list of strings has long ones (a guess from its first)."""
-    return any(isinstance(v, str) and len(v) > 4096 for v in values[:64])
 
 
 def _is_missing(column: Column) -> bool:

@@ -1,0 +1,96 @@
+"""Samples of one ``extend`` on their way into fragments: taking what users give apart, in pieces, and writing full pieces ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import pyarrow as pa
+
+from lakefmt.errors import InvalidInput
+from lakefmt.fragment.columns import Column
+from lakefmt.fragment.meta import Fragment
+from lakefmt.htypes import TensorDef
+
+#: Rows prepared at a time when a list is too long to prepare at once.
+_STEP_ROWS = 256
+
+
+class Fragments:
+    """Fragments of one extend, written two at a time: checksums and writing of one overlap the flush to disk of another."""
+
+    def __init__(self, write: Callable[[list[tuple[TensorDef, Column]]], Fragment]) -> None:
+        self._write = write
+        self._pool: ThreadPoolExecutor | None = None
+        self._futures: list[Future[Fragment]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._futures)
+
+    def __enter__(self) -> Fragments:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def add(self, columns: list[tuple[TensorDef, Column]]) -> None:
+        """Begin to write a fragment; waits until at most one other is under way, which bounds what is held in memory."""
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(2, thread_name_prefix="lakefmt-write")
+        if len(self._futures) >= 2:
+            self._futures[-2].result()
+        self._futures.append(self._pool.submit(self._write, columns))
+
+    def done(self) -> list[Fragment]:
+        """All fragments, in order, once they are stored."""
+        return [f.result() for f in self._futures]
+
+
+def as_columns(given: Any) -> Mapping[str, Any]:
+    """Rows given as a dict of columns, an Arrow table or a DataFrame, as a dict of columns."""
+    if isinstance(given, (pa.Table, pa.RecordBatch)):
+        if len(set(given.schema.names)) < len(given.schema.names):
+            raise InvalidInput(f"extend(): the table has columns of one name: {given.schema.names}")
+        return {n: given.column(i) for i, n in enumerate(given.schema.names)}
+    if isinstance(given, Mapping):
+        bad = [
+            k
+            for k, v in given.items()
+            if not hasattr(v, "__len__")
+            or not hasattr(v, "__getitem__")
+            or isinstance(v, (str, bytes, dict))
+            or (hasattr(v, "shape") and len(v.shape) == 0)
+        ]
+        if bad:
+            raise InvalidInput(
+                f"extend(): {bad[0]!r} is {type(given[bad[0]]).__name__}, not a sequence of samples; append() takes one row"
+            )
+        return given
+    if hasattr(given, "columns") and hasattr(given, "iloc"):
+        return {str(c): given[c] for c in given.columns}
+    raise InvalidInput(f"extend() takes a dict of columns, an Arrow table or a DataFrame, got {type(given).__name__}")
+
+
+def step_rows(values: Mapping[str, Any], rows: int, fragment_nbytes: int) -> int:
+    """Rows to prepare at a time: arrays tell their size, lists are taken in small steps."""
+    steps = [rows]
+    for v in values.values():
+        nbytes = getattr(v, "nbytes", None)
+        if isinstance(nbytes, int) and nbytes and len(v):
+            steps.append(max(1, fragment_nbytes // max(1, nbytes // len(v))))
+        elif not isinstance(nbytes, int):
+            small = isinstance(v, list) and v and isinstance(v[0], (int, float, str, type(None))) and not _long(v)
+            steps.append(65_536 if small else _STEP_ROWS)
+    return min(steps)
+
+
+def piece(values: Any, start: int, stop: int) -> Any:
+    """Samples ``[start, stop)`` of any sequence (a Series by position)."""
+    return values.iloc[start:stop] if hasattr(values, "iloc") else values[start:stop]
+
+
+def _long(values: list[Any]) -> bool:
+    """Whether a list of strings has long ones (a guess from its first)."""
+    return any(isinstance(v, str) and len(v) > 4096 for v in values[:64])
