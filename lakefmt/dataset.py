@@ -185,11 +185,12 @@ class Dataset(Rowset):
         writer = self._write()
         if rows is None:
             rows = -1
-        found, _ = resolve_rows(rows, len(self))
-        if len(np.unique(found)) != len(found):
-            raise InvalidInput(f"pop({rows!r}) names a row more than once")
-        if len(found):
-            writer.delete(found)
+        with writer.lock:
+            found, _ = resolve_rows(rows, len(self))
+            if len(np.unique(found)) != len(found):
+                raise InvalidInput(f"pop({rows!r}) names a row more than once")
+            if len(found):
+                writer.delete(found)
 
     def _append_tensor(self, name: str, sample: Any) -> None:
         self._write().append_tensor(name, sample)
@@ -222,6 +223,8 @@ class Dataset(Rowset):
             Conflict: another writer changed the same thing meanwhile.
             CommitStateUnknown: the store does not tell whether the commit landed.
         """
+        if message is not None and not isinstance(message, str):
+            raise InvalidInput(f"a commit message is a str, got {message!r}")
         self._write().commit(message)
         return self.version_id
 
@@ -235,9 +238,10 @@ class Dataset(Rowset):
 
     def refresh(self) -> None:
         """See what other handles have committed to this branch. Buffered rows are stored first."""
-        self.flush()
-        if self._branch is not None:
-            self._writer.move_to(self._log.head(self._branch.uuid, at_least=self._writer.version.head.v))
+        with self._writer.lock:
+            self.flush()
+            if self._branch is not None:
+                self._writer.move_to(self._log.head(self._branch.uuid, at_least=self._writer.version.head.v))
 
     def checkout(self, address: str, *, create: bool = False) -> str:
         """Stand on a branch, or on a version (read-only). Buffered rows are stored on the branch left behind.
@@ -251,14 +255,15 @@ class Dataset(Rowset):
         """
         if not isinstance(address, str):
             raise InvalidInput(f"checkout() takes a branch name or a version id, got {address!r}")
-        self.flush()
-        if create:
-            if self._read_only:
-                self._write()
-            self._log.create_branch(address, self._writer.version)
-        branch, version = self._log.resolve(address)
-        self._branch = branch
-        self._writer.move_to(version)
+        with self._writer.lock:
+            self.flush()
+            if create:
+                if self._read_only:
+                    self._write()
+                self._log.create_branch(address, self._writer.version)
+            branch, version = self._log.resolve(address)
+            self._writer.move_to(version)
+            self._branch = branch
         return version.id
 
     @property
@@ -285,7 +290,7 @@ class Dataset(Rowset):
         """What differs between two versions, per tensor.
 
         Args:
-            first: a branch or version id; by default the version before the current one.
+            first: a branch or version id; by default the last named version before the current one.
             second: another; by default the current version. Buffered rows are stored first.
 
         Returns:

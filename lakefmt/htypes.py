@@ -2,7 +2,7 @@
 
 An htype is a row of the table ``HTYPES``; a tensor is a ``TensorDef``, an immutable value that lives in the version
 object (never in a data file). How its samples are laid out in Parquet follows from it and from the samples at hand:
-``lakefmt.fragment.layout``.
+``lakefmt.fragment.write``.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ NUMERIC_DTYPES = (
 
 CODEC_ALIASES = {"jpg": "jpeg", "JPEG": "jpeg", "JPG": "jpeg", "PNG": "png"}
 
-#: Names a tensor cannot have: they would hide what every dataset offers.
+#: A tensor's name: parts of letters, digits, '_', ' ', '.', '-' that begin with a letter, joined by '/'.
 _PART = r"[^\W\d_]\w*(?:[ .-]\w+)*"
 _NAME = re.compile(rf"{_PART}(?:/{_PART})*")
 

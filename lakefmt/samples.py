@@ -171,8 +171,8 @@ def _numeric(definition: TensorDef, value: Any, row: int) -> tuple[TensorDef, Ar
         definition = _typed(definition, array.dtype)
     _check_shape(definition, array.shape, row)
     cast = _cast(definition, array, row)
-    if cast is value or (isinstance(value, np.ndarray) and np.may_share_memory(cast, value)):
-        cast = cast.copy()
+    if not isinstance(value, (int, float, bool, list, tuple, np.generic)) and np.may_share_memory(cast, array):
+        cast = cast.copy()  # an array or tensor of the caller's, who may go on to change it
     return definition, cast
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from lakefmt.cells import Array, Cells, Dense, Encoded, Rows
-from lakefmt.errors import Corrupt, NoSuchTensor, nearest
+from lakefmt.errors import Conflict, Corrupt, NoSuchTensor, nearest
 from lakefmt.fragment.columns import Shape
 from lakefmt.fragment.meta import LIGHT, ColumnFile, Field, Fragment, Slice
 from lakefmt.fragment.read import DECODED_NBYTES_MAX, RESIDENT_NBYTES_MAX, FileReader, missing_cells, place
@@ -112,6 +112,26 @@ class Snapshot:
         index, offsets = self.locate(rows)
         first = np.array([f.first_id for f in self.fragments], np.int64)
         return first[index] + offsets if len(rows) else np.empty(0, np.int64)
+
+    def positions(self, ids: Rows) -> Rows:
+        """Positions of row ids.
+
+        Raises:
+            Conflict: a row is there no more.
+        """
+        out = np.full(len(ids), -1, np.int64)
+        for i, fragment in enumerate(self.fragments):
+            here = np.flatnonzero((ids >= fragment.first_id) & (ids < fragment.first_id + fragment.rows))
+            if len(here):
+                remaining, offsets = self.remaining(fragment), ids[here] - fragment.first_id
+                at = np.searchsorted(remaining, offsets)
+                found = (at < len(remaining)) & (remaining[np.minimum(at, len(remaining) - 1)] == offsets)
+                out[here[found]] = self._starts[i] + at[found]
+        if len(out) and int(out.min()) < 0:
+            raise Conflict(
+                f"{self.url}: {int((out < 0).sum())} of the rows were deleted by another writer meanwhile; redo without them"
+            )
+        return out
 
     def _by_fragment(self, rows: Rows) -> Iterator[tuple[Fragment, Rows, Rows]]:
         """Each fragment concerned, where its rows go in the answer, and their offsets."""

@@ -27,12 +27,13 @@ from lakefmt.errors import (
     UnequalLengths,
     nearest,
 )
-from lakefmt.fragment.columns import Column, NumericColumn, missing_column, new_column
+from lakefmt.fragment.columns import Column, missing_column, new_column
 from lakefmt.fragment.meta import ColumnFile, Fragment, Overlay, Slice
 from lakefmt.fragment.read import FileReader
 from lakefmt.fragment.write import new_key, put_light, write_files
 from lakefmt.htypes import TensorDef, define_tensor, extend_class_names
 from lakefmt.pending import Live, Pending, Tail, extended
+from lakefmt.rebase import class_edits, is_missing, known, padded, remapped, spread
 from lakefmt.samples import prepare_batch, prepare_sample
 from lakefmt.snapshot import Snapshot
 from lakefmt.staging import Fragments, as_columns, piece, step_rows
@@ -64,12 +65,16 @@ class Writer:
         self.url = url
         self.lock = threading.RLock()
         self.pending = Pending()
-        self._pid = os.getpid()
-        self._unknown: str | None = None
+        self._pid = self._child_pid = os.getpid()
+        self._unknown: Transaction | None = None
+        self._appended = ""
+        self.version = version
         self.move_to(version)
 
     def move_to(self, version: Version) -> None:
-        """Stand on a version. Nothing may be pending."""
+        """Stand on a version. Nothing may be pending: positions of buffered rows are relative to the version below them."""
+        if self.pending:
+            raise Conflict(f"{self.url}: rows are buffered on top of version {self.version.id}; flush() or discard() them first")
         self.version = version
         self.snapshot = Snapshot(self.reader, version, self.url)
         self._lengths: dict[int, int] = {}
@@ -92,17 +97,32 @@ class Writer:
 
     def live(self) -> Live | Snapshot:
         """The rows as this handle sees them now."""
+        if not self.pending and self._pid == os.getpid():
+            return self.snapshot
+        with self._guard():
+            return self._live()
+
+    def _guard(self) -> threading.RLock:  # type: ignore[valid-type, unused-ignore]
+        """The lock; a fresh one in a forked child, where a thread of the parent may have held it."""
+        if self._pid != os.getpid() and self._child_pid != os.getpid():
+            self.lock, self._child_pid = threading.RLock(), os.getpid()
+        return self.lock
+
+    def _live(self) -> Live | Snapshot:
         return Live(self.snapshot, self.pending, self.definitions()) if self.pending else self.snapshot
 
     @property
     def rows(self) -> int:
-        return self.pending.rows(len(self.snapshot))
+        """Rows, buffered ones included."""
+        with self._guard():
+            return self.pending.rows(len(self.snapshot))
 
     def tensor_rows(self, name: str) -> int:
         """Length of one tensor."""
-        definition = self.definition(name)
-        tail = self.pending.tails.get(definition.id)
-        return tail.end if tail is not None else self._stored_rows(definition)
+        with self._guard():
+            definition = self.definition(name)
+            tail = self.pending.tails.get(definition.id)
+            return tail.end if tail is not None else self._stored_rows(definition)
 
     def _stored_rows(self, definition: TensorDef) -> int:
         if definition.id not in self._lengths:
@@ -119,7 +139,7 @@ class Writer:
             names = self._row_names(row, skip_ok=skip_ok, append_empty=append_empty)
             at = self.rows
             prepared = [prepare_sample(self.definition(n), row.get(n), row=at) for n in names]
-            self._accept(prepared, at)
+            self._accept(prepared, lambda: self.rows)
 
     def extend(self, columns: Any, *, skip_ok: bool = False, append_empty: bool = False) -> None:
         """Many rows. All of them are accepted, or none."""
@@ -135,7 +155,7 @@ class Writer:
                 return
             rows = next(iter(lengths.values()))
             values = {n: table[n] if n in table else [None] * rows for n in names}
-            self._extend(values, rows, self.rows)
+            self._extend(values, rows, lambda: self.rows)
 
     def extend_tensor(self, name: str, values: Any) -> None:
         """Samples for one tensor, after its last one; other tensors may be shorter or longer."""
@@ -147,7 +167,7 @@ class Writer:
                     raise InvalidInput(f"tensor {name!r}: extend() takes a sequence of samples, got {values!r}; append() takes one")
                 values = list(values)
             if len(values):
-                self._extend({name: values}, len(values), self.tensor_rows(name))
+                self._extend({name: values}, len(values), lambda: self.tensor_rows(name))
 
     def append_tensor(self, name: str, value: Any) -> None:
         """One sample for one tensor, after its last one."""
@@ -155,7 +175,7 @@ class Writer:
             self.own()
             self.settle()
             at = self.tensor_rows(name)
-            self._accept([prepare_sample(self.definition(name), value, row=at)], at)
+            self._accept([prepare_sample(self.definition(name), value, row=at)], lambda: self.tensor_rows(name))
 
     def _row_names(self, given: Mapping[str, Any], *, skip_ok: bool, append_empty: bool) -> list[str]:
         if not isinstance(given, Mapping):
@@ -172,9 +192,17 @@ class Writer:
             )
         return list(known) if append_empty else [n for n in known if n in given]
 
-    def _accept(self, prepared: Sequence[tuple[TensorDef, Column]], at: int) -> None:
-        """Take checked samples into the buffer, beginning at row ``at``: all of them, or (on any error, an interrupt too) none."""
-        pending = self.pending
+    def _accept(self, prepared: Sequence[tuple[TensorDef, Column]], place: Callable[[], int]) -> None:
+        """Take checked samples into the buffer: all of them, or (on any error, an interrupt too) none.
+
+        A buffer that would overflow is stored first, so that a store that fails leaves this call's rows out. ``place`` then gives
+        the row they begin at.
+        """
+        if self.pending and self.pending.nbytes + sum(c.nbytes for _, c in prepared) >= FRAGMENT_NBYTES:
+            self.flush()
+        for _, column in prepared:
+            column.own()
+        at, pending = place(), self.pending
         before = {i: (tail, tail.column, len(tail.column)) for i, tail in pending.tails.items()}
         definitions = dict(pending.definitions)
         try:
@@ -188,21 +216,21 @@ class Writer:
             pending.tails = {i: tail for i, (tail, _, _) in before.items()}
             pending.definitions = definitions
             raise
-        if self.pending.nbytes >= FRAGMENT_NBYTES:
-            self.flush()
 
     def _note(self, definition: TensorDef) -> None:
         """Remember what samples added to a definition (a dtype, class names)."""
         if definition is not self.snapshot.definitions.get(definition.name):
             self.pending.definitions[definition.id] = definition
 
-    def _extend(self, values: Mapping[str, Any], rows: int, at: int) -> None:
+    def _extend(self, values: Mapping[str, Any], rows: int, place: Callable[[], int]) -> None:
         """Check all, in pieces bounded in bytes; pieces that fill a fragment are written at once, committed together."""
+        at = place()
         fresh = at >= len(self.snapshot) and all(self.tensor_rows(n) <= at for n in values)
         with Fragments(self._fragment) as ready:
-            self._extend_into(ready, values, rows, at, fresh)
+            self._extend_into(ready, values, rows, place, fresh)
 
-    def _extend_into(self, ready: Fragments, values: Mapping[str, Any], rows: int, at: int, fresh: bool) -> None:
+    def _extend_into(self, ready: Fragments, values: Mapping[str, Any], rows: int, place: Callable[[], int], fresh: bool) -> None:
+        at = place()
         staged: dict[int, tuple[TensorDef, Column]] = {}
         definitions = {n: self.definition(n) for n in values}
         start = 0
@@ -227,7 +255,7 @@ class Writer:
                 ready.add(list(staged.values()))
             self._commit_fragments(ready.done(), definitions)
             return
-        self._accept(list(staged.values()), at)
+        self._accept(list(staged.values()), place)
         for tail in self.pending.tails.values():
             tail.column.own()
 
@@ -239,7 +267,7 @@ class Writer:
         edited = {d.id: d for d in definitions.values() if d is not self.snapshot.definitions[d.name]}
 
         def build(state: State) -> list[Change]:
-            edits, remaps = _edits(state, edited)
+            edits, remaps = class_edits(state, edited)
             if remaps:
                 raise Conflict(
                     f"{self.url}: another writer added classes to {sorted(remaps)} meanwhile; nothing was committed: "
@@ -255,7 +283,6 @@ class Writer:
         """New samples for some rows of a tensor. Buffered until the next flush."""
         with self.lock:
             self.own()
-            self.settle()
             definition = self.definition(name)
             if len(rows) != len(values):
                 raise UnequalLengths(f"{len(rows)} rows of {name!r} cannot take {len(values)} samples")
@@ -263,11 +290,14 @@ class Writer:
             for row, value in zip(rows.tolist(), values, strict=True):
                 definition, column = prepare_sample(definition, value, row=row)
                 prepared.append((row, column))
-            if len(rows) and int(rows.max()) >= len(self.snapshot):
-                self.flush()  # a buffered row becomes a stored one first
+            tail = self.pending.tails.get(definition.id)
+            if self._unknown or (len(rows) and int(rows.max()) >= (len(self.snapshot) if tail is None else tail.begin)):
+                ids = self._stored_ids(rows)  # a buffered sample becomes a stored one first; others may have moved the rows
+                at = self.snapshot.positions(ids)
+                prepared = [(int(r), c) for r, (_, c) in zip(at, prepared, strict=True)]
             self._note(definition)
             if definition.dtype is not None:
-                prepared = [(r, missing_column(definition, 1) if _is_missing(c) else c) for r, c in prepared]
+                prepared = [(r, missing_column(definition, 1) if is_missing(c) else c) for r, c in prepared]
             self.pending.updates.setdefault(definition.id, {}).update(prepared)
             if self.pending.nbytes >= FRAGMENT_NBYTES:
                 self.flush()
@@ -275,13 +305,28 @@ class Writer:
     def delete(self, rows: Rows) -> None:
         """Delete rows by position."""
         with self.lock:
-            self.flush()
-            ids = self.snapshot.row_ids(np.unique(rows))
+            self.own()
+            ids = self._stored_ids(np.unique(rows))
 
             def build(state: State) -> list[Change]:
                 return [Delete(self._deletions(state, ids))]
 
             self._commit(Transaction(build))
+
+    def _stored_ids(self, rows: Rows) -> Rows:
+        """Row ids of positions as this handle shows them, buffered rows (which are stored for it) included.
+
+        Ids are taken before anything is flushed: a flush lands on top of what others committed, which moves positions.
+        """
+        stored = len(self.snapshot)
+        ids = np.empty(len(rows), np.int64)
+        early = rows < stored
+        ids[early] = self.snapshot.row_ids(rows[early])
+        self.flush()
+        if not early.all():
+            fragment = next(f for f in self.version.state.fragments if f.id == self._appended)
+            ids[~early] = fragment.first_id + rows[~early] - stored
+        return ids
 
     def _deletions(self, state: State, ids: Rows) -> dict[str, Slice]:
         """One file with, for each fragment concerned, all offsets deleted from it so far."""
@@ -356,9 +401,13 @@ class Writer:
             self._commit(Transaction(build, message=message, named=True))
 
     def settle(self) -> None:
-        """Learn what became of a commit whose outcome the store did not tell; if it landed, its rows are pending no more."""
+        """Bring a commit to an end whose outcome the store did not tell, or an interrupt hid.
+
+        The same bytes are put to the same slot again: either they are there (or land now), and what was pending is stored, or
+        another writer has the slot, and nothing of it can land any more.
+        """
         if self._unknown is not None:
-            newest = self.log.landed(self.version, self._unknown)
+            newest = self.log.settle(self._unknown)
             self._unknown = None
             if newest is not None:
                 self.pending = Pending()
@@ -367,7 +416,7 @@ class Writer:
     def _commit(self, txn: Transaction) -> None:
         if self._pid != os.getpid():
             raise ReadOnly(f"{self.url}: this handle was opened before a fork; open the dataset again in the child to write")
-        self._unknown = txn.uuid  # until the outcome is known here: an interrupt may come at any moment
+        self._unknown = txn  # until the outcome is known here: an interrupt may come at any moment
         try:
             version = self.log.commit(self.version, txn)
         except (Conflict, NotFound):
@@ -393,7 +442,7 @@ class Writer:
         made: dict[str, list[Change]] = {}
 
         def build(state: State) -> list[Change]:
-            edits, remaps = _edits(state, pending.definitions)
+            edits, remaps = class_edits(state, pending.definitions)
             key = repr(sorted((k, v.tolist()) for k, v in remaps.items()))
             if key not in made:
                 made[key] = self._data_changes(pending, base, remaps)
@@ -407,21 +456,25 @@ class Writer:
         rows = pending.rows(stored) - stored
         fresh: list[tuple[TensorDef, Column]] = []
         changes: list[Change] = []
-        patches: dict[int, dict[int, Column]] = {i: dict(u) for i, u in pending.updates.items()}
+        fills: dict[int, dict[int, Column]] = {}
         for field_id, tail in pending.tails.items():
             definition = definitions[field_id]
             cut = min(max(0, stored - tail.begin), len(tail.column))
             if cut:
-                changes += self._fill(base, definition, tail, cut, patches, remaps)
+                changes += self._fill(base, definition, tail, cut, fills, remaps)
             if cut < len(tail.column):
-                column = _remapped(tail.column.slice(cut, len(tail.column)) if cut else tail.column, remaps.get(definition.name))
+                column = remapped(tail.column.slice(cut, len(tail.column)) if cut else tail.column, remaps.get(definition.name))
                 gap = max(0, tail.begin - stored)
-                fresh.append((definition, _padded(column, definition, gap)))
+                fresh.append((definition, padded(column, definition, gap)))
         if rows:
             files = write_files(self.log.store, fresh, rows)
-            changes.append(Append(Fragment(id=uuid.uuid4().hex, rows=rows, first_id=0, files=files)))
-        overlays = self._overlays(base, definitions, patches, remaps)
-        return [*changes, Update(overlays)] if overlays else changes
+            self._appended = uuid.uuid4().hex
+            changes.append(Append(Fragment(id=self._appended, rows=rows, first_id=0, files=files)))
+        for patches, filling in ((fills, True), (pending.updates, False)):
+            overlays = self._overlays(base, definitions, patches, remaps)
+            if overlays:
+                changes.append(Update(overlays, fills=filling))
+        return changes
 
     def _fill(
         self, base: Snapshot, definition: TensorDef, tail: Tail, cut: int, patches: dict[int, dict[int, Column]],
@@ -437,7 +490,7 @@ class Writer:
             part = tail.column.slice(int(here[0]), int(here[-1]) + 1)
             whole = fragment.field(definition.id) is None and not fragment.overlays_of(definition.id)
             if whole and offsets[here[0]] == base.remaining(fragment)[0]:
-                column = _spread(_remapped(part, remaps.get(definition.name)), definition, offsets[here])
+                column = spread(remapped(part, remaps.get(definition.name)), definition, offsets[here])
                 files[fragment.id] = write_files(self.log.store, [(definition, column)], fragment.rows)
             else:
                 ones = {int(rows[j]): tail.column.slice(j, j + 1) for j in here.tolist()}
@@ -453,9 +506,9 @@ class Writer:
             definition = definitions[field_id]
             rows = np.array(sorted(by_row), np.int64)
             index, offsets = base.locate(rows)
-            column = new_column(_known(definition))
+            column = new_column(known(definition))
             for row in rows.tolist():
-                column.extend(_remapped(by_row[row], remaps.get(definition.name)))
+                column.extend(remapped(by_row[row], remaps.get(definition.name)))
             files = write_files(self.log.store, [(definition, column)], len(rows), folder="overlays", offsets=offsets)
             for i in np.unique(index).tolist():
                 here = np.flatnonzero(index == i)
@@ -472,75 +525,3 @@ class Writer:
 
 def _only_name(state: State) -> list[Change]:
     return [Name()]
-
-
-def _is_missing(column: Column) -> bool:
-    return isinstance(column, NumericColumn) and all(s is None for s in column.samples())
-
-
-def _known(definition: TensorDef) -> TensorDef:
-    """A definition whose dtype is known; a tensor of nothing but missing samples is written as float64."""
-    untyped = definition.dtype is None
-    return msgspec.structs.replace(definition, dtype="float64") if untyped else definition
-
-
-def _padded(column: Column, definition: TensorDef, gap: int) -> Column:
-    """``gap`` missing samples, then the column."""
-    if not gap:
-        return column
-    out = missing_column(_known(definition), gap)
-    out.extend(column)
-    return out
-
-
-def _spread(column: Column, definition: TensorDef, offsets: Rows) -> Column:
-    """Samples at their row offsets, missing ones between (where rows were deleted)."""
-    if int(offsets[-1]) == len(offsets) - 1:
-        return column
-    out = new_column(_known(definition))
-    at = 0
-    for i, offset in enumerate(offsets.tolist()):
-        if offset > at:
-            out.extend(missing_column(_known(definition), offset - at))
-        out.extend(column.slice(i, i + 1))
-        at = offset + 1
-    return out
-
-
-def _edits(state: State, edited: Mapping[int, TensorDef]) -> tuple[list[Change], dict[str, Rows]]:
-    """Edits that bring a state's definitions up to mine; and, where class ids moved, the map from my ids to the new ones."""
-    changes: list[Change] = []
-    remaps: dict[str, Rows] = {}
-    for definition in edited.values():
-        now = next((t for t in state.tensors if t.id == definition.id), None)
-        if now is None:
-            raise Conflict(f"tensor {definition.name!r} was deleted meanwhile; discard() drops its buffered rows")
-        if now.dtype is not None and now.dtype != definition.dtype:
-            raise Conflict(
-                f"tensor {definition.name!r}: another writer's first sample made it {now.dtype}, mine is {definition.dtype}. "
-                f"Nothing was committed: discard() drops the buffered rows, refresh() shows theirs; append {now.dtype} samples then"
-            )
-        merged = msgspec.structs.replace(now, dtype=definition.dtype)
-        if definition.class_names:
-            merged = extend_class_names(merged, definition.class_names)
-            names = merged.class_names or ()
-            ids = np.array([names.index(n) for n in definition.class_names], np.int64)
-            if not np.array_equal(ids, np.arange(len(ids))):
-                remaps[definition.name] = ids
-        if merged != now:
-            changes.append(EditTensor(merged, only_classes=True))
-    return changes, remaps
-
-
-def _remapped(column: Column, ids: Rows | None) -> Column:
-    """Class ids translated to those of the state committed on."""
-    if ids is None or not isinstance(column, NumericColumn):
-        return column
-    out = NumericColumn(column.dtype.name)
-    for chunk in column.chunks:
-        if isinstance(chunk, list):
-            for sample in chunk:
-                out.add(None if sample is None else np.asarray(ids[sample], column.dtype))
-        else:
-            out.add_block(ids[chunk].astype(column.dtype))
-    return out

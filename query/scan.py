@@ -217,7 +217,10 @@ class _Scan:
     def _parquet(self, members: list[tuple[int, dict[Read, _Place]]], first: Mapping[Read, _Place], key: str | None) -> str:
         """The files of the group that stand where ``key`` stands in its first fragment."""
         read = next(r for r, p in first.items() if p.key == key)
-        paths = [self._snapshot.reader.store.local_path(str(places[read].key)) for _, places in members]
+        reader = self._snapshot.reader
+        for i, places in members:
+            reader.trust(next(f for f in self._snapshot.fragments[i].files if f.key == places[read].key))
+        paths = [reader.store.local_path(str(places[read].key)) for _, places in members]
         return f"read_parquet([{', '.join(quoted(p or '') for p in paths)}])"
 
     def _table(self, fragments: list[tuple[Fragment, int]], reads: list[Read]) -> pa.Table:

@@ -37,9 +37,10 @@ class Delete:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """New samples for some rows: per fragment, overlays to add."""
+    """New samples for some rows: per fragment, overlays to add. ``fills``: the rows had none (a short tensor was continued)."""
 
     overlays: Mapping[str, tuple[Overlay, ...]]
+    fills: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,9 @@ def _apply(state: State, change: Change) -> State:
             if state.tensor(definition.name) is not None:
                 raise AlreadyExists(f"tensor {definition.name!r} exists already")
             return replace(state, tensors=(*state.tensors, definition))
-        case WriteColumn(files):
+        case WriteColumn(files, field_id):
+            if any(f.id in files and f.field(field_id) is not None for f in state.fragments):
+                raise Conflict("another writer has given these rows samples of the same tensor meanwhile; refresh() and redo")
             return _edit(state, files, lambda f, new: replace(f, files=(*f.files, *new)))
         case EditTensor(definition):
             if all(t.id != definition.id for t in state.tensors):
@@ -131,7 +134,8 @@ def touch(change: Change) -> Touch:
             parts = [o for group in overlays.values() for o in group]
             tensors = tuple(dict.fromkeys(o.field_id for o in parts))
             rows = sum(o.at.count for o in parts)
-            return Touch(operation=Operation.UPDATE, fragments=tuple(overlays), tensors=tensors, rows=rows)
+            names = ("fill",) if change.fills else ()
+            return Touch(operation=Operation.UPDATE, fragments=tuple(overlays), tensors=tensors, names=names, rows=rows)
         case AddTensor(definition):
             return Touch(operation=Operation.ADD_TENSOR, tensors=(definition.id,), names=(definition.name,))
         case WriteColumn(files, field_id):

@@ -48,7 +48,13 @@ def _same_name(mine: Touch, theirs: Touch) -> bool:
 def _edits(mine: Touch, theirs: Touch) -> Verdict:
     if not _same_tensor(mine, theirs):
         return Verdict.COMMUTE
-    return Verdict.RERUN if mine.names == theirs.names == ("classes",) else Verdict.FAIL
+    return Verdict.RERUN if mine.names == ("classes",) else Verdict.FAIL  # additions are made anew from their definition
+
+
+def _fills(mine: Touch, theirs: Touch) -> Verdict:
+    if not _same_cells(mine, theirs):
+        return Verdict.COMMUTE
+    return Verdict.FAIL if "fill" in mine.names else Verdict.RERUN  # what is appended to a tensor has a place that is gone now
 
 
 #: The rules, by the name used in the table and in the specification.
@@ -58,6 +64,8 @@ RULES: Mapping[str, Rule] = {
     "rerun on same fragment": _when(Verdict.RERUN, _same_fragment),
     "rerun on same tensor": _when(Verdict.RERUN, _same_tensor),
     "rerun on same fragment and tensor": _when(Verdict.RERUN, _same_cells),
+    "rerun on same fragment and tensor, fail for fills": _fills,
+    "fail on same fragment and tensor": _when(Verdict.FAIL, _same_cells),
     "fail": lambda mine, theirs: Verdict.FAIL,
     "fail on same name": _when(Verdict.FAIL, _same_name),
     "fail on same tensor": _when(Verdict.FAIL, _same_tensor),
@@ -66,6 +74,7 @@ RULES: Mapping[str, Rule] = {
 
 _ = "commutes"
 _R, _RF, _RT, _RC = "rerun", "rerun on same fragment", "rerun on same tensor", "rerun on same fragment and tensor"
+_F, _XC = "rerun on same fragment and tensor, fail for fills", "fail on same fragment and tensor"
 _X, _XN, _XT, _E = "fail", "fail on same name", "fail on same tensor", "rerun class names, fail on same tensor"
 
 _COLUMNS = (
@@ -79,9 +88,9 @@ TABLE: Mapping[Operation, Mapping[Operation, str]] = {
         #                    append delete update add_tensor write_column edit_schema config name
         _O.APPEND:          (_,     _,     _,     _,         _,           _RT,        _,     _),
         _O.DELETE:          (_,     _RF,   _,     _,         _,           _,          _,     _),
-        _O.UPDATE:          (_,     _RF,   _RC,   _,         _RC,         _RT,        _,     _),
+        _O.UPDATE:          (_,     _RF,   _F,    _,         _F,          _RT,        _,     _),
         _O.ADD_TENSOR:      (_,     _,     _,     _XN,       _,           _,          _,     _),
-        _O.WRITE_COLUMN:    (_,     _,     _RC,   _,         _RC,         _RT,        _,     _),
+        _O.WRITE_COLUMN:    (_,     _,     _XC,   _,         _XC,         _RT,        _,     _),
         _O.EDIT_SCHEMA:     (_,     _,     _RT,   _,         _RT,         _E,         _,     _),
         _O.CONFIG:          (_,     _,     _,     _,         _,           _,          _XN,   _),
         _O.NAME:            (_,     _,     _,     _,         _,           _,          _,     _),

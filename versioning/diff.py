@@ -93,6 +93,7 @@ def diff_states(old: Version, new: Version, offsets: Offsets) -> Diff:
     for field_id in dict.fromkeys([*old_names, *new_names]):
         parts = [_fragment_diff(a, b, field_id, offsets) for a, b in pairs if a != b]
         name = new_names.get(field_id, old_names.get(field_id, ""))
+        name = f"{name} ({field_id})" if name in tensors else name  # two tensors of one name, made on two branches
         tensors[name] = TensorDiff(*(np.sort(np.concatenate([p[i] for p in parts] or [_NONE])) for i in range(3)))
     return Diff(
         first=old.id,

@@ -9,7 +9,7 @@ import msgspec
 import pyarrow as pa
 import xxhash
 
-from lakefmt.errors import Corrupt, UnsupportedFormat
+from lakefmt.errors import Corrupt, InvalidInput, UnsupportedFormat
 from lakefmt.storage import Bytes
 from lakefmt.versioning.records import FORMAT_VERSION, READER_FEATURES, Head, State, Version
 
@@ -20,7 +20,12 @@ _BODY_NBYTES_MAX = 1 << 31
 
 def encode_version(head: Head, state: State) -> tuple[bytes, Version]:
     """The bytes of a version object, and the version as a reader would see it."""
-    raw = msgspec.json.encode(state)
+    try:
+        raw = msgspec.json.encode(state)
+        msgspec.json.decode(raw, type=State)  # never put what no reader would accept
+        msgspec.json.decode(msgspec.json.encode(head), type=Head)
+    except (UnicodeEncodeError, TypeError, ValueError) as e:
+        raise InvalidInput(f"a version cannot hold this message, author, name or metadata: {e}; nothing was committed") from e
     body = pa.compress(raw, codec="zstd", asbytes=True)
     head = msgspec.structs.replace(head, body_size=len(body), body_raw_size=len(raw), body_xxh64=xxhash.xxh64(body).hexdigest())
     line = msgspec.json.encode(head)

@@ -68,11 +68,13 @@ class Transaction:
         build: makes the changes from a state; called again when the conflict table asks for a rerun.
         message: the user's, or ``None`` for a flush.
         named: whether the version is a commit of the user's.
+        attempt: the version last put, and its bytes; for bringing an unknown outcome to an end.
     """
 
     build: Callable[[State], list[Change]]
     message: str | None = None
     named: bool = False
+    attempt: tuple[Version, bytes] | None = None
     uuid: str = field(default_factory=lambda: uuid.uuid4().hex)
     started_s: float = field(default_factory=time.monotonic)
 
@@ -231,7 +233,10 @@ class Log:
 
     def head(self, branch_uuid: str, at_least: int = 0) -> Version:
         """The newest version of a branch, looked for from ``at_least`` (a version known to exist) or the hint on."""
-        v = max(at_least, self._hint(branch_uuid))
+        hint = self._hint(branch_uuid)
+        if hint is None and not at_least:
+            hint = self._search(branch_uuid)[1]
+        v = max(at_least, hint or 0)
         here, ahead = self._two(branch_uuid, v)
         if here is None and ahead is None:
             here, v = self._search(branch_uuid)
@@ -260,13 +265,13 @@ class Log:
         except NoSuchVersion:
             return None
 
-    def _hint(self, branch_uuid: str) -> int:
+    def _hint(self, branch_uuid: str) -> int | None:
         """Where the head was last seen; a damaged or missing hint is no hint."""
         try:
             value = json.loads(self.store.get(_hint_key(branch_uuid)))["v"]
         except (NoSuchObject, ValueError, KeyError, TypeError, RecursionError):
-            return 0
-        return value if isinstance(value, int) and value >= 0 else 0
+            return None
+        return value if isinstance(value, int) and value >= 0 else None
 
     def _search(self, branch_uuid: str) -> tuple[Version | None, int]:
         """The hint misled: list the log."""
@@ -317,6 +322,7 @@ class Log:
             if time.monotonic() - txn.started_s > TRANSACTION_AGE_MAX_S:
                 raise Conflict(f"this transaction is older than {TRANSACTION_AGE_MAX_S} s; redo it from the newest version")
             data, version = encode_version(self._next_head(base, txn, changes), fold(base.state, changes))
+            txn.attempt = (version, data)
             version_there = self._put_version(version, data)
             if version_there is None:
                 self._write_hint(version)
@@ -341,12 +347,20 @@ class Log:
         if Log.open(self.store).claim.dataset != self.claim.dataset:
             raise Conflict(f"{self.store.url} holds another dataset now than when this handle was opened; open it again")
 
-    def landed(self, base: Version, transaction: str) -> Version | None:
-        """The newest version, if a transaction whose outcome was unknown has landed since ``base``; else ``None``."""
+    def settle(self, txn: Transaction) -> Version | None:
+        """Bring a transaction of unknown outcome to an end: put the same bytes to the same slot again.
+
+        Returns:
+            The newest version if the transaction is in the log (it landed before, or does now); ``None`` if another writer has
+            the slot, or it was never put: nothing of it can land any more.
+        """
+        if txn.attempt is None:
+            return None
+        version, data = txn.attempt
         self._check_place()
-        newest = self.head(base.head.branch, at_least=base.head.v)
-        missed = self.heads(base.head.branch, range(base.head.v + 1, newest.head.v + 1))
-        return newest if any(h.transaction == transaction for h in missed) else None
+        if self._put_version(version, data) is not None:
+            return None
+        return self.head(version.head.branch, at_least=version.head.v)
 
     def _next_head(self, base: Version, txn: Transaction, changes: Sequence[Change]) -> Head:
         state = fold(base.state, list(changes))

@@ -300,7 +300,7 @@ def _cut(chunks: list[Any], starts: list[int], length: int) -> None:
 
 
 def new_column(definition: TensorDef) -> Column:
-    """An empty column for a tensor whose dtype is known."""
+    """An empty column for a tensor."""
     match definition.kind:
         case Kind.TEXT | Kind.JSON:
             return TextColumn(is_json=definition.kind is Kind.JSON)
@@ -308,8 +308,7 @@ def new_column(definition: TensorDef) -> Column:
             assert definition.compression is not None
             return BytesColumn(definition.compression)
         case Kind.NUMERIC:
-            assert definition.dtype is not None
-            return NumericColumn(definition.dtype)
+            return NumericColumn(definition.dtype or "float64")  # of a tensor of nothing but missing samples
 
 
 def missing_column(definition: TensorDef, rows: int) -> Column:

@@ -25,6 +25,7 @@ from lakefmt.fragment.meta import ColumnFile, Field, Layout, find_field
 from lakefmt.fragment.pages import (
     PAGE_HEAD_NBYTES,
     PageTable,
+    check_page,
     page_values,
     parse_footer,
     present_rows,
@@ -33,6 +34,7 @@ from lakefmt.fragment.pages import (
     single_value,
     split_byte_arrays,
 )
+from lakefmt.fragment.verify import verify_files
 from lakefmt.htypes import Kind, TensorDef
 from lakefmt.storage import Bytes, Range, Store
 
@@ -80,6 +82,7 @@ class FileReader:
         self._views: dict[str, memoryview] = {}
         self._mapped_nbytes = 0
         self._touched_nbytes = 0
+        self._trusted: set[str] = set()
         self._light: ByteCache[Light] = ByteCache(DECODED_NBYTES_MAX)
         self._pages: ByteCache[Any] = ByteCache(DECODED_NBYTES_MAX // 4)
         self._lock = threading.Lock()
@@ -409,7 +412,10 @@ class FileReader:
             self._touched(len(pages))
             ends = (table.offset[pages] + table.size[pages]).tolist()
             return [view[a:b] for a, b in zip(table.offset[pages].tolist(), ends, strict=True)]
-        return self._fetch(file, [Range(file.key, int(table.offset[p]), int(table.size[p])) for p in pages.tolist()])
+        answers = self._fetch(file, [Range(file.key, int(table.offset[p]), int(table.size[p])) for p in pages.tolist()])
+        for answer in answers:
+            check_page(answer, self._name(file))  # what came over a network is checked; it costs little beside the way
+        return answers
 
     # -- bytes ---------------------------------------------------------------------------------------------------------
 
@@ -447,6 +453,16 @@ class FileReader:
         """The indexes and the footer are believed only when they match the log's checksum."""
         if xxhash.xxh64(tail).hexdigest() != file.index_xxh64:
             raise Corrupt(f"{self._name(file)}: its index or footer does not match its checksum; restore the file from a copy")
+
+    def trust(self, file: ColumnFile) -> None:
+        """Check a file against its checksum, once, before an engine that checks nothing reads it.
+
+        Raises:
+            Corrupt: it is damaged.
+        """
+        if file.key not in self._trusted:
+            verify_files(self.store, [file])
+            self._trusted.add(file.key)
 
     def _touched(self, pages: int) -> None:
         """Note views handed out of files that may be larger than what should stay resident.

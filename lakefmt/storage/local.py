@@ -230,7 +230,7 @@ class _LocalWriter(Writer):
             try:
                 self._file = open(self._temp, "wb", buffering=0)  # noqa: SIM115  closed by close/abort
             except FileNotFoundError:
-                os.makedirs(folder, exist_ok=True)
+                _make_folders(folder)
                 self._file = open(self._temp, "wb", buffering=0)  # noqa: SIM115
 
     def write(self, data: Bytes) -> int:
@@ -314,6 +314,17 @@ def _start_writeback(fd: int, start: int, length: int) -> None:
     """Let the kernel begin to write these bytes to the device, so that the flush at the end finds little left to do."""
     if _sync_file_range is not None:
         _sync_file_range(fd, start, length, 2)  # SYNC_FILE_RANGE_WRITE: a hint; a failure changes nothing
+
+
+def _make_folders(folder: str) -> None:
+    """Make a folder and those above it, each flushed into its parent, so that files in it survive a power cut."""
+    missing = []
+    while folder and not os.path.isdir(folder):
+        missing.append(folder)
+        folder = os.path.dirname(folder)
+    for path in reversed(missing):
+        os.makedirs(path, exist_ok=True)
+        _sync_folder(os.path.dirname(path))
 
 
 def _sync_folder(folder: str) -> None:

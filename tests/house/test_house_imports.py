@@ -19,6 +19,7 @@ LAYERS = (
         "snapshot",
         "pending",
         "staging",
+        "rebase",
         "writer",
         "rowset",
         "view",

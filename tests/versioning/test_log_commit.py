@@ -194,15 +194,17 @@ def test_different_tensors_made_at_once(base: MemoryStore) -> None:
     assert list(opened(base).tensors) == ["x", "y", "z"]
 
 
-def test_filling_the_same_column_twice_keeps_the_later(base: MemoryStore) -> None:
+def test_filling_the_same_column_twice_is_a_conflict(base: MemoryStore) -> None:
     first = opened(base)
     first.create_tensor("y", dtype="int64")
     a, b = _two(base)
     a.y.extend([10, 20])
     b.y.extend([30, 40])
     a.flush()
-    b.flush()
-    assert values(opened(base), "y") in ([30, 40], [10, 20]), "a column of one of them, never a mixture or a double one"
+    with pytest.raises(Conflict):
+        b.flush()
+    b.discard()
+    assert values(opened(base), "y") == [10, 20], "the first is kept, and the second is told"
     assert values(opened(base)) == [1, 2]
     assert len(opened(base)) == 2
 
