@@ -397,24 +397,6 @@ class Dataset(Rowset):
         self._write()
         delete_view(self, id)
 
-    # -- looking -------------------------------------------------------------------------------------------------------
-
-    def summary(self) -> None:
-        """Print a table of the tensors."""
-        from lakefmt.show import print_summary
-
-        print_summary(self)
-
-    def __repr__(self) -> str:
-        from lakefmt.show import describe
-
-        return describe(self)
-
-    def _repr_html_(self) -> str:
-        from lakefmt.show import describe_html
-
-        return describe_html(self)
-
 
 def _commit_entry(head: Head) -> dict[str, Any]:
     return {

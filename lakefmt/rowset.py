@@ -130,6 +130,24 @@ class Rowset(ABC):
         shapes: list[Shape | None] = self._rows_now().shapes(name, rows)
         return shapes
 
+    # -- looking -------------------------------------------------------------------------------------------------------
+
+    def summary(self) -> None:
+        """Print a table of the tensors."""
+        from lakefmt.show import print_summary
+
+        print_summary(self)
+
+    def __repr__(self) -> str:
+        from lakefmt.show import describe
+
+        return describe(self)
+
+    def _repr_html_(self) -> str:
+        from lakefmt.show import describe_html
+
+        return describe_html(self)
+
     # -- the rooms above -----------------------------------------------------------------------------------------------
 
     def query(self, tql: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None) -> View:

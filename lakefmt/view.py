@@ -174,22 +174,6 @@ class View(Rowset):
 
     extend = append
 
-    def summary(self) -> None:
-        """Print a table of the tensors."""
-        from lakefmt.show import print_summary
-
-        print_summary(self)
-
-    def __repr__(self) -> str:
-        from lakefmt.show import describe
-
-        return describe(self)
-
-    def _repr_html_(self) -> str:
-        from lakefmt.show import describe_html
-
-        return describe_html(self)
-
 
 def _compose(
     base: Any, rows: Rows, names: Mapping[str, str] | None, computed: Mapping[str, Cells]
