@@ -7,6 +7,8 @@ starts before the front end at its end is iterated.
 from __future__ import annotations
 
 import functools
+import numbers
+import operator
 import secrets
 import weakref
 from collections.abc import Callable, Mapping
@@ -123,9 +125,7 @@ class Loader:
 
     def batch(self, batch_size: int, drop_last: bool = False) -> Self:
         """Put ``batch_size`` rows together; without this step a loader hands out single rows."""
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise InvalidInput(f"batch(batch_size={batch_size!r}): give an integer >= 1")
-        return self._step("batch", batching=_Batching(batch_size, drop_last))
+        return self._step("batch", batching=_Batching(_integer("batch", "batch_size", batch_size, least=1), drop_last))
 
     def shuffle(
         self,
@@ -146,10 +146,8 @@ class Loader:
         """
         if mode is not None and mode not in SHUFFLE_MODES:
             raise InvalidInput(f"shuffle(mode={mode!r}): use 'global' or 'window'")
-        if not buffer_size > 0:
-            raise InvalidInput(f"shuffle(buffer_size={buffer_size!r}): give a positive number of MB")
-        if seed is not None and not isinstance(seed, int):
-            raise InvalidInput(f"shuffle(seed={seed!r}): give an integer")
+        buffer_size = _positive("shuffle", "buffer_size", buffer_size, "MB")
+        seed = None if seed is None else _integer("shuffle", "seed", seed)
         return self._step("shuffle", shuffling=_Shuffle(mode, buffer_size, seed) if shuffle else None)
 
     def sample_by(self, weights: Weights, replace: bool = True, size: int | None = None) -> Self:
@@ -163,10 +161,13 @@ class Loader:
 
         Drawing is random by itself; of ``.shuffle()`` only the seed matters then.
         """
+        size = None if size is None else _integer("sample_by", "size", size, least=1)
         return self._step("sample_by", sampling=_Sampling(weights, replace, size))
 
     def query(self, tql: str) -> Self:
         """Load only the rows that a TQL query selects."""
+        if not isinstance(tql, str):
+            raise InvalidInput(f"query({tql!r}): give the text of a query")
         if self.hooks.query is None:
             raise InvalidInput(f"query({tql!r}): this source answers no queries")
         return self._step("query", source=self.hooks.query(tql))
@@ -175,7 +176,7 @@ class Loader:
         """Begin every epoch at position ``n`` and wrap around. To resume, ``state_dict()`` is exact and
         easier.
         """
-        return self._step("offset", begin=n)
+        return self._step("offset", begin=_integer("offset", "n", n))
 
     def numpy(self, **options: Unpack[ReadKwargs]) -> NumpyLoader:
         """Batches of NumPy arrays; see ``ReadOptions``."""
@@ -257,6 +258,27 @@ class Loader:
                 buffer = int(shuffling.buffer_mb * 1e6 / 2)  # the other half is for the group being read ahead
                 order = window_of(n, seed, self.source.unit_rows(), recipe.row_nbytes(), buffer)
         return rotate(order, self.begin)
+
+
+def _integer(step: str, name: str, value: Any, least: int | None = None) -> int:
+    """A whole number, of Python's or NumPy's; nothing else."""
+    wanted = "an integer" if least is None else f"an integer >= {least}"
+    try:
+        if isinstance(value, bool):
+            raise TypeError("a truth value")
+        number = operator.index(value)
+    except TypeError:
+        raise InvalidInput(f"{step}({name}={value!r}): give {wanted}") from None
+    if least is not None and number < least:
+        raise InvalidInput(f"{step}({name}={value!r}): give {wanted}")
+    return number
+
+
+def _positive(step: str, name: str, value: Any, unit: str) -> float:
+    """A number above zero."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not value > 0:
+        raise InvalidInput(f"{step}({name}={value!r}): give a positive number of {unit}")
+    return float(value)
 
 
 def _bound(fn: Any, kwargs: Mapping[str, Any]) -> Any:
