@@ -276,7 +276,7 @@ def _integer(step: str, name: str, value: Any, least: int | None = None) -> int:
 
 def _positive(step: str, name: str, value: Any, unit: str) -> float:
     """A number above zero."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not value > 0:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not float(value) > 0:
         raise InvalidInput(f"{step}({name}={value!r}): give a positive number of {unit}")
     return float(value)
 
