@@ -336,7 +336,11 @@ class Dataset(Rowset):
 
     def _shape_bounds(self, name: str) -> tuple[Shape, Shape] | None:
         if self._writer.pending:
-            shapes = [s for s in self._shapes(name, np.arange(len(self))) if s is not None]
+            known = self._writer.snapshot.shape_bounds(name)
+            if known is None and self._writer.snapshot.ndims(name) is not None:
+                return None  # stored samples differ in their number of dimensions
+            rows = self._writer.pending_rows(name)
+            shapes = [s for s in self._shapes(name, rows) if s is not None] + list(known or ())
             if not shapes or len({len(s) for s in shapes}) > 1:
                 return None
             return tuple(map(min, zip(*shapes, strict=True))), tuple(map(max, zip(*shapes, strict=True)))

@@ -124,6 +124,15 @@ class Writer:
             tail = self.pending.tails.get(definition.id)
             return tail.end if tail is not None else self._stored_rows(definition)
 
+    def pending_rows(self, name: str) -> Rows:
+        """Rows with a buffered sample of a tensor."""
+        with self._guard():
+            field_id = self.definition(name).id
+            tail = self.pending.tails.get(field_id)
+            appended = np.arange(tail.begin, tail.end) if tail is not None else np.empty(0, np.int64)
+            updated = np.fromiter(self.pending.updates.get(field_id, {}), np.int64)
+            return np.concatenate([updated, appended])
+
     def _stored_rows(self, definition: TensorDef) -> int:
         if definition.id not in self._lengths:
             self._lengths[definition.id] = self.snapshot.tensor_rows(definition.name)
