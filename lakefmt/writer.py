@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -240,6 +241,7 @@ class Writer:
 
     def _extend_into(self, ready: Fragments, values: Mapping[str, Any], rows: int, place: Callable[[], int], fresh: bool) -> None:
         at = place()
+        started_s = time.monotonic()  # the transaction is as old as its first file
         staged: dict[int, tuple[TensorDef, Column]] = {}
         definitions = {n: self.definition(n) for n in values}
         start = 0
@@ -262,7 +264,7 @@ class Writer:
         if ready:
             if staged:
                 ready.add(list(staged.values()))
-            self._commit_fragments(ready.done(), definitions)
+            self._commit_fragments(ready.done(), definitions, started_s)
             return
         self._accept(list(staged.values()), place)
         for tail in self.pending.tails.values():
@@ -272,7 +274,7 @@ class Writer:
         rows = max(len(c) for _, c in columns)
         return Fragment(id=uuid.uuid4().hex, rows=rows, first_id=0, files=write_files(self.log.store, columns, rows))
 
-    def _commit_fragments(self, fragments: Sequence[Fragment], definitions: Mapping[str, TensorDef]) -> None:
+    def _commit_fragments(self, fragments: Sequence[Fragment], definitions: Mapping[str, TensorDef], started_s: float) -> None:
         edited = {d.id: d for d in definitions.values() if d is not self.snapshot.definitions[d.name]}
 
         def build(state: State) -> list[Change]:
@@ -284,7 +286,7 @@ class Writer:
                 )
             return [*edits, *(Append(f) for f in fragments)]
 
-        self._commit(Transaction(build))
+        self._commit(Transaction(build, started_s=started_s))
 
     # -- changing stored rows ------------------------------------------------------------------------------------------
 
