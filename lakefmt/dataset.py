@@ -18,7 +18,6 @@ from lakefmt.fragment.verify import verify_files
 from lakefmt.htypes import TensorDef
 from lakefmt.rows import RowSource
 from lakefmt.rowset import Rowset, resolve_rows
-from lakefmt.snapshot import Snapshot
 from lakefmt.storage import open_store
 from lakefmt.tensor import Info, Tensor
 from lakefmt.versioning.diff import Diff, diff_states
@@ -299,7 +298,7 @@ class Dataset(Rowset):
         self.flush()
         new = self._log.resolve(second)[1] if second is not None else self._writer.version
         old = self._log.resolve(first)[1] if first is not None else self._before(new)
-        return diff_states(old, new, lambda part: Snapshot(self._reader, new, self._url).reader.offsets(part.file))
+        return diff_states(old, new, lambda part: self._reader.offsets(part.file))
 
     def _before(self, version: Version) -> Version:
         """The last named version before this one, else the beginning."""

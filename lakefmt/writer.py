@@ -267,8 +267,6 @@ class Writer:
             self._commit_fragments(ready.done(), definitions, started_s)
             return
         self._accept(list(staged.values()), place)
-        for tail in self.pending.tails.values():
-            tail.column.own()
 
     def _fragment(self, columns: Sequence[tuple[TensorDef, Column]]) -> Fragment:
         rows = max(len(c) for _, c in columns)

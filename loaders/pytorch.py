@@ -13,10 +13,9 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from lakefmt.errors import InvalidInput, MissingExtra
-from lakefmt.loaders.faults import FaultLog
 from lakefmt.loaders.options import ReadKwargs, ReadOptions, split_kwargs
 from lakefmt.loaders.recipe import RaggedMode, new_array
-from lakefmt.loaders.session import Job, Session, deliver
+from lakefmt.loaders.session import Face, Job, Session, deliver
 from lakefmt.loaders.stats import Stats
 
 try:
@@ -123,7 +122,7 @@ def _shared() -> torch.Tensor:
     return torch.zeros(3, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call, no-any-return]
 
 
-class TorchLoader(DataLoader[Any]):
+class TorchLoader(Face, DataLoader[Any]):
     """A ``DataLoader`` of ``Batch`` (a dict that unpacks as a tuple), or of row dicts when no ``.batch()``
     was asked for.
 
@@ -170,35 +169,6 @@ class TorchLoader(DataLoader[Any]):
         if self._device is not None:
             items = onto_device(items, CudaStreams(self._device))
         return deliver(session, items, begun)
-
-    def __len__(self) -> int:
-        return len(self._session.job)
-
-    @property
-    def errors(self) -> FaultLog:
-        """Bad samples left out so far, with ``on_error="collect"``."""
-        return self._session.errors
-
-    @property
-    def seed(self) -> int | None:
-        """Seed of the order; ``None`` for rows as stored."""
-        return self._session.seed
-
-    def set_epoch(self, epoch: int) -> None:
-        """Make ``epoch`` the next iteration's."""
-        self._session.set_epoch(epoch)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Where to go on, exactly: what was handed out, not what was prepared. See ``Session.state_dict``."""
-        return self._session.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on there, with any number of workers. See ``Session.load_state_dict``."""
-        self._session.load_state_dict(state)
-
-    def stats(self) -> dict[str, Any]:
-        """Rows, batches, bytes, rows per second, waiting; with ``num_workers=0`` also seconds by phase."""
-        return self._session.stats.report()
 
     def close(self) -> None:
         """Stop background threads and worker processes now."""

@@ -165,6 +165,41 @@ def _digest(identity: dict[str, Any]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
+class Face:
+    """What every loader offers besides its batches: progress, resuming and counters, kept by its session."""
+
+    _session: Session
+
+    def __len__(self) -> int:
+        return len(self._session.job)
+
+    @property
+    def errors(self) -> FaultLog:
+        """Bad samples left out so far, with ``on_error="collect"``."""
+        return self._session.errors
+
+    @property
+    def seed(self) -> int | None:
+        """Seed of the order; ``None`` for rows as stored."""
+        return self._session.seed
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make ``epoch`` the next iteration's."""
+        self._session.set_epoch(epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where to go on, exactly: what was handed out, not what was prepared. See ``Session.state_dict``."""
+        return self._session.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on there, with any number of workers. See ``Session.load_state_dict``."""
+        self._session.load_state_dict(state)
+
+    def stats(self) -> dict[str, Any]:
+        """Rows, batches, bytes, rows per second, waiting; with ``num_workers=0`` also seconds by phase."""
+        return self._session.stats.report()
+
+
 def deliver(session: Session, items: Iterator[Any], begun: tuple[int, int]) -> Iterator[Any]:
     """Hand out ``items``, one a step, as batches or single rows, keeping the session's books.
 

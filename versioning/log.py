@@ -321,7 +321,7 @@ class Log:
         for attempt in range(ATTEMPTS_MAX):
             if time.monotonic() - txn.started_s > TRANSACTION_AGE_MAX_S:
                 raise Conflict(f"this transaction is older than {TRANSACTION_AGE_MAX_S} s; redo it from the newest version")
-            data, version = encode_version(self._next_head(base, txn, changes), fold(base.state, changes))
+            data, version = self._next(base, txn, changes)
             txn.attempt = (version, data)
             version_there = self._put_version(version, data)
             if version_there is None:
@@ -362,14 +362,16 @@ class Log:
             return None
         return self.head(version.head.branch, at_least=version.head.v)
 
-    def _next_head(self, base: Version, txn: Transaction, changes: Sequence[Change]) -> Head:
+    def _next(self, base: Version, txn: Transaction, changes: Sequence[Change]) -> tuple[bytes, Version]:
+        """The version object that comes after ``base``, as bytes and as a value."""
         state = fold(base.state, list(changes))
-        return Head(
+        head = Head(
             format_version=FORMAT_VERSION, dataset=self.claim.dataset, branch=base.head.branch, v=base.head.v + 1,
             transaction=txn.uuid, read_v=base.head.v, previous=base.xxh64, ts_ms=max(_now_ms(), base.head.ts_ms + 1),
             author=_author(), message=txn.message, named=txn.named, touched=tuple(touch(c) for c in changes),
             rows=state.rows, readers=_features(READER_FEATURES), writers=_features(WRITER_FEATURES),
         )  # fmt: skip
+        return encode_version(head, state)
 
     def _put_version(self, version: Version, data: bytes) -> Head | None:
         """Try to take the slot: ``None`` when it is ours, the other's head when it is not."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
@@ -35,7 +34,6 @@ class FsspecStore(Store):
         protocol, _, path = self.url.partition("://")
         self._protocol = _PROTOCOLS.get(protocol, protocol)
         self._root = path
-        self._lock = threading.Lock()
         self._fs: Any = None
         self._pid = -1
 
@@ -49,7 +47,6 @@ class FsspecStore(Store):
     def fs(self) -> Any:
         """The file system of this process."""
         if self._pid != os.getpid():
-            self._lock = threading.Lock()
             self._fs, self._pid = _open_filesystem(self._protocol, self._options), os.getpid()
         return self._fs
 
