@@ -14,10 +14,13 @@ import numpy as np
 
 from lakefmt.cells import Array, Cells, Dense, Rows
 from lakefmt.errors import InvalidInput, NoSuchTensor, nearest
-from lakefmt.fragment.columns import BytesColumn, Column, NumericColumn, Shape, missing_column
+from lakefmt.fragment.columns import Column, NumericColumn, Shape, missing_column, new_column
 from lakefmt.fragment.read import missing_cells, place
 from lakefmt.htypes import Kind, TensorDef
 from lakefmt.snapshot import Snapshot
+
+#: What a buffered update costs beside its sample.
+_PATCH_NBYTES = 128
 
 
 @dataclass(slots=True)
@@ -32,22 +35,86 @@ class Tail:
         return self.begin + len(self.column)
 
 
+class Patches:
+    """Buffered new samples of rows of one tensor that are stored already; the newest of a row counts.
+
+    It only grows. Each sample knows the one before it of the same row, so that who saw the first ``n`` goes on seeing just those,
+    without a copy.
+    """
+
+    def __init__(self, column: Column) -> None:
+        self.column = column
+        self._newest: dict[int, int] = {}  # row -> its newest sample
+        self._before: list[int] = []  # sample -> the one of the same row that it replaced, or -1
+
+    def __len__(self) -> int:
+        return len(self._before)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return self.column.nbytes + _PATCH_NBYTES * len(self._before)
+
+    def add(self, rows: Rows, column: Column, definition: TensorDef) -> None:
+        """Take samples for some rows; an interrupt leaves all of them out."""
+        first = len(self._before)
+        if len(self.column) > first:
+            self.column.truncate(first)  # an interrupted call left samples
+        newest: dict[int, int] = {}
+        before: list[int] = []
+        for i, row in enumerate(rows.tolist()):
+            before.append(newest.get(row, self._newest.get(row, -1)))
+            newest[row] = first + i
+        self.column = extended(Tail(0, self.column), first, column, definition).column
+        self._before += before
+        self._newest.update(newest)
+
+    def find(self, rows: Rows, n: int) -> tuple[Rows, Rows]:
+        """Where in ``rows`` there are new ones among the first ``n`` samples, and which samples these are."""
+        some = list(range(len(rows)))
+        if len(rows) > len(self._newest):
+            some = np.flatnonzero(np.isin(rows, np.array(list(self._newest), np.int64))).tolist()
+        at, samples = [], []
+        for i in some:
+            sample = self._newest.get(int(rows[i]), -1)
+            while sample >= n:
+                sample = self._before[sample]
+            if sample >= 0:
+                at.append(i)
+                samples.append(sample)
+        return np.array(at, np.int64), np.array(samples, np.int64)
+
+    def rows(self) -> Rows:
+        """Rows with a new sample, ascending."""
+        return np.sort(np.array(list(self._newest), np.int64))
+
+    def latest(self) -> tuple[Rows, Column]:
+        """Rows with a new sample, ascending, and these samples."""
+        rows = self.rows()
+        return rows, self.column.pick(np.array([self._newest[r] for r in rows.tolist()], np.int64))
+
+
 @dataclass(slots=True)
 class Pending:
     """What a handle has not flushed: tails and updates, both by field id."""
 
     tails: dict[int, Tail] = field(default_factory=dict)
-    updates: dict[int, dict[int, Column]] = field(default_factory=dict)
+    updates: dict[int, Patches] = field(default_factory=dict)
     definitions: dict[int, TensorDef] = field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:
         """Bytes held."""
-        updates = sum(c.nbytes + 64 for rows in self.updates.values() for c in rows.values())
-        return updates + sum(t.column.nbytes for t in self.tails.values())
+        return sum(p.nbytes for p in self.updates.values()) + sum(t.column.nbytes for t in self.tails.values())
 
     def __bool__(self) -> bool:
         return bool(self.tails or self.updates)
+
+    def patch(self, definition: TensorDef, rows: Rows, column: Column) -> None:
+        """New samples for stored rows of a tensor."""
+        if definition.id not in self.updates:
+            self.updates[definition.id] = Patches(new_column(definition))
+        self.updates[definition.id].add(rows, column, definition)
 
     def rows(self, stored: int) -> int:
         """Rows of the dataset, buffered ones included."""
@@ -62,7 +129,7 @@ class Live:
         self.definitions = dict(definitions)
         self._tails = {i: Tail(t.begin, t.column) for i, t in pending.tails.items()}
         self._ends = {i: t.end for i, t in pending.tails.items()}
-        self._updates = {i: dict(rows) for i, rows in pending.updates.items()}
+        self._updates = {i: (p, len(p), p.column) for i, p in pending.updates.items()}
         self._rows = pending.rows(len(snapshot))
 
     def __reduce__(self) -> Any:
@@ -91,10 +158,11 @@ class Live:
             here = np.flatnonzero((rows >= tail.begin) & (rows < self._ends[definition.id]))
             if len(here):
                 parts.append((here, tail.column.take(rows[here] - tail.begin)))
-        updates = self._updates.get(definition.id)
-        if updates:
-            for i in np.flatnonzero(np.isin(rows, np.fromiter(updates, np.int64, len(updates)))).tolist():
-                parts.append((np.array([i]), updates[int(rows[i])].take(np.zeros(1, np.int64))))
+        if definition.id in self._updates:
+            patches, n, column = self._updates[definition.id]
+            here, samples = patches.find(rows, n)
+            if len(here):
+                parts.append((here, column.take(samples)))
         cells = place(definition, len(rows), parts) if parts else missing_cells(definition, len(rows))
         if out is not None and isinstance(cells, Dense):
             out[...] = cells.values
@@ -106,19 +174,20 @@ class Live:
         definition = self.definition(name)
         if definition.kind in (Kind.TEXT, Kind.JSON):
             return [()] * len(rows)
-        out: list[Shape | None] = []
+        rows = np.asarray(rows, np.int64)
+        out: list[Shape | None] = [None] * len(rows)
+        stored = np.flatnonzero(rows < len(self.snapshot))
+        if len(stored) and name in self.snapshot.definitions:
+            for i, shape in zip(stored.tolist(), self.snapshot.shapes(name, rows[stored]), strict=True):
+                out[i] = shape
         tail = self._tails.get(definition.id)
-        tail_shapes = _column_shapes(tail.column) if tail else []
-        updates = self._updates.get(definition.id, {})
-        for row in np.asarray(rows, np.int64).tolist():
-            if row in updates:
-                out.append(_column_shapes(updates[row])[0])
-            elif tail is not None and tail.begin <= row < self._ends[definition.id]:
-                out.append(tail_shapes[row - tail.begin])
-            elif row < len(self.snapshot) and name in self.snapshot.definitions:
-                out.append(self.snapshot.shapes(name, np.array([row]))[0])
-            else:
-                out.append(None)
+        if tail is not None:
+            for i in np.flatnonzero((rows >= tail.begin) & (rows < self._ends[definition.id])).tolist():
+                out[i] = tail.column.shape_at(int(rows[i]) - tail.begin)
+        if definition.id in self._updates:
+            patches, n, column = self._updates[definition.id]
+            for i, sample in zip(*patches.find(rows, n), strict=True):
+                out[int(i)] = column.shape_at(int(sample))
         return out
 
     def uniform(self, name: str) -> tuple[Shape, str] | None:
@@ -143,11 +212,6 @@ class Live:
 
     def identity(self) -> dict[str, Any]:
         return {**self.snapshot.identity(), "pending": self._rows - len(self.snapshot)}
-
-
-def _column_shapes(column: Column) -> list[Shape | None]:
-    assert isinstance(column, (NumericColumn, BytesColumn))
-    return column.shapes()
 
 
 def extended(tail: Tail | None, begin: int, column: Column, definition: TensorDef) -> Tail:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 import msgspec
 import numpy as np
@@ -13,10 +14,6 @@ from lakefmt.fragment.columns import Column, NumericColumn, missing_column, new_
 from lakefmt.htypes import TensorDef, extend_class_names
 from lakefmt.versioning.changes import Change, EditTensor
 from lakefmt.versioning.records import State
-
-
-def is_missing(column: Column) -> bool:
-    return isinstance(column, NumericColumn) and all(s is None for s in column.samples())
 
 
 def known(definition: TensorDef) -> TensorDef:
@@ -39,13 +36,18 @@ def spread(column: Column, definition: TensorDef, offsets: Rows) -> Column:
     if int(offsets[-1]) == len(offsets) - 1:
         return column
     out = new_column(known(definition))
-    at = 0
-    for i, offset in enumerate(offsets.tolist()):
-        if offset > at:
-            out.extend(missing_column(known(definition), offset - at))
-        out.extend(column.slice(i, i + 1))
-        at = offset + 1
+    for start, stop in runs_of(offsets):
+        gap = int(offsets[start]) - len(out)
+        if gap:
+            out.extend(missing_column(known(definition), gap))
+        out.extend(column.slice(start, stop))
     return out
+
+
+def runs_of(rows: Rows) -> list[tuple[int, int]]:
+    """Where consecutive numbers follow each other: ``[start, stop)`` of each run."""
+    cuts = [0, *(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)]
+    return list(pairwise(cuts)) if len(rows) else []
 
 
 def class_edits(state: State, edited: Mapping[int, TensorDef]) -> tuple[list[Change], dict[str, Rows]]:

@@ -2,50 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 
 from lakefmt.errors import InvalidInput
 from lakefmt.fragment.columns import Column
-from lakefmt.fragment.meta import Fragment
 from lakefmt.htypes import TensorDef
+from lakefmt.versioning.changes import Change
+
+Columns: TypeAlias = Sequence[tuple[TensorDef, Column]]
 
 #: Rows prepared at a time when a list is too long to prepare at once.
 _STEP_ROWS = 256
 
 
-class Fragments:
-    """Fragments of one extend, written two at a time: checksums and writing of one overlap the flush to disk of another."""
+class Staged:
+    """Pieces of one extend, written two at a time: checksums and writing of one overlap the flush to disk of another."""
 
-    def __init__(self, write: Callable[[list[tuple[TensorDef, Column]]], Fragment]) -> None:
+    def __init__(self, write: Callable[[Columns, int], list[Change]]) -> None:
         self._write = write
         self._pool: ThreadPoolExecutor | None = None
-        self._futures: list[Future[Fragment]] = []
+        self._futures: list[Future[list[Change]]] = []
 
     def __bool__(self) -> bool:
         return bool(self._futures)
 
-    def __enter__(self) -> Fragments:
+    def __enter__(self) -> Staged:
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
-    def add(self, columns: list[tuple[TensorDef, Column]]) -> None:
-        """Begin to write a fragment; waits until at most one other is under way, which bounds what is held in memory."""
+    def add(self, columns: Columns, first: int) -> None:
+        """Begin to write samples for rows from ``first`` on; waits until at most one other piece is under way, which bounds what
+        is held in memory.
+        """
         if self._pool is None:
             self._pool = ThreadPoolExecutor(2, thread_name_prefix="lakefmt-write")
         if len(self._futures) >= 2:
             self._futures[-2].result()
-        self._futures.append(self._pool.submit(self._write, columns))
+        self._futures.append(self._pool.submit(self._write, columns, first))
 
-    def done(self) -> list[Fragment]:
-        """All fragments, in order, once they are stored."""
-        return [f.result() for f in self._futures]
+    def done(self) -> list[Change]:
+        """The changes of all pieces, in order, once they are stored."""
+        return [change for f in self._futures for change in f.result()]
 
 
 def as_columns(given: Any) -> Mapping[str, Any]:

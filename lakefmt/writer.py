@@ -11,6 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import msgspec
@@ -28,16 +29,16 @@ from lakefmt.errors import (
     UnequalLengths,
     nearest,
 )
-from lakefmt.fragment.columns import Column, missing_column, new_column
+from lakefmt.fragment.columns import Column, new_column
 from lakefmt.fragment.meta import ColumnFile, Fragment, Overlay, Slice
 from lakefmt.fragment.read import FileReader
 from lakefmt.fragment.write import new_key, put_light, write_files
 from lakefmt.htypes import TensorDef, define_tensor, extend_class_names
 from lakefmt.pending import Live, Pending, Tail, extended
-from lakefmt.rebase import class_edits, is_missing, known, padded, remapped, spread
+from lakefmt.rebase import class_edits, known, padded, remapped, runs_of, spread
 from lakefmt.samples import prepare_batch, prepare_sample
 from lakefmt.snapshot import Snapshot
-from lakefmt.staging import Fragments, as_columns, piece, step_rows
+from lakefmt.staging import Columns, Staged, as_columns, piece, step_rows
 from lakefmt.versioning.changes import (
     AddTensor,
     Append,
@@ -76,6 +77,16 @@ class Writer:
         """Stand on a version. Nothing may be pending: positions of buffered rows are relative to the version below them."""
         if self.pending:
             raise Conflict(f"{self.url}: rows are buffered on top of version {self.version.id}; flush() or discard() them first")
+        self._stand(version)
+
+    def _land(self, version: Version) -> None:
+        """Stand on the version that holds what was pending. In this order: a reader sees the buffered rows, or waits for the lock,
+        until the snapshot has them.
+        """
+        self._stand(version)
+        self.pending, self._unknown = Pending(), None
+
+    def _stand(self, version: Version) -> None:
         self.version = version
         self.snapshot = Snapshot(self.reader, version, self.url)
         self._lengths: dict[int, int] = {}
@@ -131,8 +142,8 @@ class Writer:
             field_id = self.definition(name).id
             tail = self.pending.tails.get(field_id)
             appended = np.arange(tail.begin, tail.end) if tail is not None else np.empty(0, np.int64)
-            updated = np.fromiter(self.pending.updates.get(field_id, {}), np.int64)
-            return np.concatenate([updated, appended])
+            patches = self.pending.updates.get(field_id)
+            return appended if patches is None else np.concatenate([patches.rows(), appended])
 
     def _stored_rows(self, definition: TensorDef) -> int:
         if definition.id not in self._lengths:
@@ -234,17 +245,15 @@ class Writer:
 
     def _extend(self, values: Mapping[str, Any], rows: int, place: Callable[[], int]) -> None:
         """Check all, in pieces bounded in bytes; pieces that fill a fragment are written at once, committed together."""
-        at = place()
-        fresh = at >= len(self.snapshot) and all(self.tensor_rows(n) <= at for n in values)
-        with Fragments(self._fragment) as ready:
-            self._extend_into(ready, values, rows, place, fresh)
+        with Staged(self._piece_changes) as ready:
+            self._extend_into(ready, values, rows, place)
 
-    def _extend_into(self, ready: Fragments, values: Mapping[str, Any], rows: int, place: Callable[[], int], fresh: bool) -> None:
+    def _extend_into(self, ready: Staged, values: Mapping[str, Any], rows: int, place: Callable[[], int]) -> None:
         at = place()
         started_s = time.monotonic()  # the transaction is as old as its first file
         staged: dict[int, tuple[TensorDef, Column]] = {}
         definitions = {n: self.definition(n) for n in values}
-        start = 0
+        start = sent = 0
         while start < rows:
             stop = min(rows, start + step_rows(values, rows, FRAGMENT_NBYTES))
             for name in values:
@@ -256,23 +265,36 @@ class Writer:
                 staged[definition.id] = (definition, column)
             start = stop
             full = sum(c.nbytes for _, c in staged.values()) >= FRAGMENT_NBYTES
-            if full and fresh and (start < rows or ready or not self.pending):
+            if full and (start < rows or ready or not self.pending):
                 if self.pending and not ready:
                     self.flush()  # earlier rows come first
-                ready.add(list(staged.values()))
-                staged = {}
+                    at = place()
+                ready.add(list(staged.values()), at + sent)
+                sent, staged = start, {}
         if ready:
             if staged:
-                ready.add(list(staged.values()))
-            self._commit_fragments(ready.done(), definitions, started_s)
+                ready.add(list(staged.values()), at + sent)
+            self._commit_staged(ready.done(), definitions, started_s)
             return
         self._accept(list(staged.values()), place)
 
-    def _fragment(self, columns: Sequence[tuple[TensorDef, Column]]) -> Fragment:
-        rows = max(len(c) for _, c in columns)
-        return Fragment(id=uuid.uuid4().hex, rows=rows, first_id=0, files=write_files(self.log.store, columns, rows))
+    def _piece_changes(self, columns: Columns, first: int) -> list[Change]:
+        """Files for samples of rows from ``first`` on: some for rows that are stored already, the rest for a new fragment."""
+        cut = max(0, len(self.snapshot) - first)
+        changes: list[Change] = []
+        fresh: list[tuple[TensorDef, Column]] = []
+        for definition, column in columns:
+            if cut:
+                changes += self._fill(self.snapshot, definition, column.slice(0, cut), first, {})
+            if cut < len(column):
+                fresh.append((definition, column.slice(cut, len(column)) if cut else column))
+        if fresh:
+            rows = max(len(c) for _, c in fresh)
+            files = write_files(self.log.store, fresh, rows)
+            changes.append(Append(Fragment(id=uuid.uuid4().hex, rows=rows, first_id=0, files=files)))
+        return changes
 
-    def _commit_fragments(self, fragments: Sequence[Fragment], definitions: Mapping[str, TensorDef], started_s: float) -> None:
+    def _commit_staged(self, staged: list[Change], definitions: Mapping[str, TensorDef], started_s: float) -> None:
         edited = {d.id: d for d in definitions.values() if d is not self.snapshot.definitions[d.name]}
 
         def build(state: State) -> list[Change]:
@@ -282,7 +304,7 @@ class Writer:
                     f"{self.url}: another writer added classes to {sorted(remaps)} meanwhile; nothing was committed: "
                     "refresh() and extend() again"
                 )
-            return [*edits, *(Append(f) for f in fragments)]
+            return [*edits, *staged]
 
         self._commit(Transaction(build, started_s=started_s))
 
@@ -295,21 +317,27 @@ class Writer:
             definition = self.definition(name)
             if len(rows) != len(values):
                 raise UnequalLengths(f"{len(rows)} rows of {name!r} cannot take {len(values)} samples")
-            prepared: list[tuple[int, Column]] = []
-            for row, value in zip(rows.tolist(), values, strict=True):
-                definition, column = prepare_sample(definition, value, row=row)
-                prepared.append((row, column))
+            column = new_column(definition)
+            for start, stop in runs_of(rows):  # a run at a time, so that an error can name its row
+                definition, some = self._prepared(definition, values, start, stop, int(rows[start]))
+                column = extended(Tail(0, column), start, some, definition).column
+            column.own()
             tail = self.pending.tails.get(definition.id)
             if self._unknown or (len(rows) and int(rows.max()) >= (len(self.snapshot) if tail is None else tail.begin)):
-                ids = self._stored_ids(rows)  # a buffered sample becomes a stored one first; others may have moved the rows
-                at = self.snapshot.positions(ids)
-                prepared = [(int(r), c) for r, (_, c) in zip(at, prepared, strict=True)]
-            self._note(definition)
-            if definition.dtype is not None:
-                prepared = [(r, missing_column(definition, 1) if is_missing(c) else c) for r, c in prepared]
-            self.pending.updates.setdefault(definition.id, {}).update(prepared)
+                # a buffered sample becomes a stored one first; others may have moved the rows
+                ids = self._stored_ids(rows)
+                rows = self.snapshot.positions(ids)
+            if len(rows):
+                self._note(definition)
+                self.pending.patch(definition, rows, column)
             if self.pending.nbytes >= FRAGMENT_NBYTES:
                 self.flush()
+
+    @staticmethod
+    def _prepared(definition: TensorDef, values: Sequence[Any], start: int, stop: int, row: int) -> tuple[TensorDef, Column]:
+        if stop - start == 1:
+            return prepare_sample(definition, values[start], row=row)
+        return prepare_batch(definition, values[start:stop], first_row=row)
 
     def delete(self, rows: Rows) -> None:
         """Delete rows by position."""
@@ -417,10 +445,10 @@ class Writer:
         """
         if self._unknown is not None:
             newest = self.log.settle(self._unknown)
-            self._unknown = None
-            if newest is not None:
-                self.pending = Pending()
-                self.move_to(newest)
+            if newest is None:
+                self._unknown = None
+            else:
+                self._land(newest)
 
     def _commit(self, txn: Transaction) -> None:
         if self._pid != os.getpid():
@@ -431,8 +459,7 @@ class Writer:
         except (Conflict, NotFound):
             self._unknown = None  # certainly not committed
             raise
-        self.pending, self._unknown = Pending(), None
-        self.move_to(version)
+        self._land(version)
 
     def discard(self) -> None:
         """Drop what is buffered."""
@@ -465,12 +492,11 @@ class Writer:
         rows = pending.rows(stored) - stored
         fresh: list[tuple[TensorDef, Column]] = []
         changes: list[Change] = []
-        fills: dict[int, dict[int, Column]] = {}
         for field_id, tail in pending.tails.items():
             definition = definitions[field_id]
             cut = min(max(0, stored - tail.begin), len(tail.column))
             if cut:
-                changes += self._fill(base, definition, tail, cut, fills, remaps)
+                changes += self._fill(base, definition, tail.column.slice(0, cut), tail.begin, remaps)
             if cut < len(tail.column):
                 column = remapped(tail.column.slice(cut, len(tail.column)) if cut else tail.column, remaps.get(definition.name))
                 gap = max(0, tail.begin - stored)
@@ -479,52 +505,47 @@ class Writer:
             files = write_files(self.log.store, fresh, rows)
             self._appended = uuid.uuid4().hex
             changes.append(Append(Fragment(id=self._appended, rows=rows, first_id=0, files=files)))
-        for patches, filling in ((fills, True), (pending.updates, False)):
-            overlays = self._overlays(base, definitions, patches, remaps)
-            if overlays:
-                changes.append(Update(overlays, fills=filling))
-        return changes
+        overlays: dict[str, tuple[Overlay, ...]] = {}
+        for field_id, patches in pending.updates.items():
+            at, column = patches.latest()
+            column = remapped(column, remaps.get(definitions[field_id].name))
+            for fragment, overlay in self._overlays(base, definitions[field_id], at, column).items():
+                overlays[fragment] = (*overlays.get(fragment, ()), overlay)
+        return [*changes, Update(overlays)] if overlays else changes
 
-    def _fill(
-        self, base: Snapshot, definition: TensorDef, tail: Tail, cut: int, patches: dict[int, dict[int, Column]],
-        remaps: Mapping[str, Rows],
-    ) -> list[Change]:  # fmt: skip
-        """Samples for rows that are stored already: whole columns for fragments that lack the tensor, else updates."""
-        rows = np.arange(tail.begin, tail.begin + cut)
+    def _fill(self, base: Snapshot, definition: TensorDef, column: Column, first: int, remaps: Mapping[str, Rows]) -> list[Change]:
+        """Samples for stored rows from ``first`` on: whole columns for fragments that lack the tensor, else updates."""
+        column = remapped(column, remaps.get(definition.name))
+        rows = np.arange(first, first + len(column))
         index, offsets = base.locate(rows)
         files: dict[str, tuple[ColumnFile, ...]] = {}
-        for i in np.unique(index).tolist():
-            here = np.flatnonzero(index == i)
-            fragment = base.fragments[i]
-            part = tail.column.slice(int(here[0]), int(here[-1]) + 1)
+        patched: list[Rows] = []
+        patches = new_column(known(definition))
+        bounds = np.flatnonzero(np.diff(index, prepend=-1, append=-1)).tolist()
+        for start, stop in pairwise(bounds):
+            fragment, here = base.fragments[int(index[start])], column.slice(start, stop)
             whole = fragment.field(definition.id) is None and not fragment.overlays_of(definition.id)
-            if whole and offsets[here[0]] == base.remaining(fragment)[0]:
-                column = spread(remapped(part, remaps.get(definition.name)), definition, offsets[here])
-                files[fragment.id] = write_files(self.log.store, [(definition, column)], fragment.rows)
+            if whole and offsets[start] == base.remaining(fragment)[0]:
+                here = spread(here, definition, offsets[start:stop])
+                files[fragment.id] = write_files(self.log.store, [(definition, here)], fragment.rows)
             else:
-                ones = {int(rows[j]): tail.column.slice(j, j + 1) for j in here.tolist()}
-                patches.setdefault(definition.id, {}).update(ones)
-        return [WriteColumn(files, definition.id)] if files else []
+                patched.append(rows[start:stop])
+                patches.extend(here)
+        changes: list[Change] = [WriteColumn(files, definition.id)] if files else []
+        if patched:
+            overlays = self._overlays(base, definition, np.concatenate(patched), patches)
+            changes.append(Update({f: (o,) for f, o in overlays.items()}, fills=True))
+        return changes
 
-    def _overlays(
-        self, base: Snapshot, definitions: Mapping[int, TensorDef], patches: Mapping[int, Mapping[int, Column]],
-        remaps: Mapping[str, Rows],
-    ) -> dict[str, tuple[Overlay, ...]]:  # fmt: skip
-        out: dict[str, tuple[Overlay, ...]] = {}
-        for field_id, by_row in patches.items():
-            definition = definitions[field_id]
-            rows = np.array(sorted(by_row), np.int64)
-            index, offsets = base.locate(rows)
-            column = new_column(known(definition))
-            for row in rows.tolist():
-                column.extend(remapped(by_row[row], remaps.get(definition.name)))
-            files = write_files(self.log.store, [(definition, column)], len(rows), folder="overlays", offsets=offsets)
-            for i in np.unique(index).tolist():
-                here = np.flatnonzero(index == i)
-                at = Slice(file=files[0], start=int(here[0]), count=len(here))
-                overlay = Overlay(field_id=field_id, at=at, files=files)
-                fragment = base.fragments[i].id
-                out[fragment] = (*out.get(fragment, ()), overlay)
+    def _overlays(self, base: Snapshot, definition: TensorDef, rows: Rows, column: Column) -> dict[str, Overlay]:
+        """Samples for some rows (ascending) of a tensor, as one set of files with a slice a fragment."""
+        index, offsets = base.locate(rows)
+        files = write_files(self.log.store, [(definition, column)], len(rows), folder="overlays", offsets=offsets)
+        out: dict[str, Overlay] = {}
+        bounds = np.flatnonzero(np.diff(index, prepend=-1, append=-1)).tolist()
+        for start, stop in pairwise(bounds):
+            at = Slice(file=files[0], start=start, count=stop - start)
+            out[base.fragments[int(index[start])].id] = Overlay(field_id=definition.id, at=at, files=files)
         return out
 
     def _at(self, state: State) -> Snapshot:

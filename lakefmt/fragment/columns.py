@@ -7,7 +7,7 @@ samples in lists. It can be read by position, cut back (so that a failed append 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -42,6 +42,14 @@ class Column(ABC):
     @abstractmethod
     def slice(self, start: int, stop: int) -> Column:
         """Samples ``[start, stop)`` as a column of their own (memory is shared)."""
+
+    @abstractmethod
+    def pick(self, rows: Rows) -> Column:
+        """Samples at these positions as a column of their own."""
+
+    @abstractmethod
+    def shape_at(self, row: int) -> Shape | None:
+        """Shape of one sample; ``None`` where it is missing."""
 
     @abstractmethod
     def truncate(self, length: int) -> None:
@@ -113,15 +121,28 @@ class NumericColumn(Column):
 
     def slice(self, start: int, stop: int) -> NumericColumn:
         out = NumericColumn(self.dtype.name)
-        for i, chunk in enumerate(self.chunks):
+        for i in _chunks_of(self._starts, start, stop):
             begin = self._starts[i]
-            part = chunk[max(0, start - begin) : max(0, stop - begin)]
+            part = self.chunks[i][max(0, start - begin) : max(0, stop - begin)]
             if isinstance(part, list):
                 for sample in part:
                     out.add(sample)
             else:
                 out.add_block(part, borrowed=i in self._borrowed)
         return out
+
+    def pick(self, rows: Rows) -> NumericColumn:
+        out = NumericColumn(self.dtype.name)
+        if len(self.chunks) == 1 and not isinstance(self.chunks[0], list):
+            out.add_block(self.chunks[0][rows])
+        else:
+            for row in rows.tolist():
+                out.add(self._at(row))
+        return out
+
+    def shape_at(self, row: int) -> Shape | None:
+        sample = self._at(row)
+        return None if sample is None else sample.shape
 
     def take(self, rows: Rows) -> Cells:
         samples = [self._at(int(r)) for r in rows]
@@ -200,6 +221,15 @@ class BytesColumn(Column):
             out.add(data, shape)
         return out
 
+    def pick(self, rows: Rows) -> BytesColumn:
+        out = BytesColumn(self.codec)
+        for row in rows.tolist():
+            out.add(self.values[row], self.sample_shapes[row])
+        return out
+
+    def shape_at(self, row: int) -> Shape | None:
+        return self.sample_shapes[row]
+
     def take(self, rows: Rows) -> Cells:
         return Encoded([self.values[int(r)] for r in rows], self.codec)
 
@@ -264,21 +294,30 @@ class TextColumn(Column):
 
     def slice(self, start: int, stop: int) -> TextColumn:
         out = TextColumn(is_json=self.is_json)
-        for begin, chunk in zip(self._starts, self._chunks, strict=True):
-            part = chunk[max(0, start - begin) : max(0, stop - begin)]
+        for i in _chunks_of(self._starts, start, stop):
+            begin = self._starts[i]
+            part = self._chunks[i][max(0, start - begin) : max(0, stop - begin)]
             if isinstance(part, list):
                 out.add_list(part)
             else:
                 out.add_arrow(part)
         return out
 
+    def pick(self, rows: Rows) -> TextColumn:
+        out = TextColumn(is_json=self.is_json)
+        out.add_list([self._at(r) for r in rows.tolist()])
+        return out
+
+    def shape_at(self, row: int) -> Shape | None:
+        return ()
+
     def take(self, rows: Rows) -> Cells:
-        out = []
-        for r in rows.tolist():
-            i = bisect_right(self._starts, r) - 1
-            value = self._chunks[i][r - self._starts[i]]
-            out.append(value.as_py() if isinstance(value, pa.Scalar) else value)
-        return Strings(pa.array(out, pa.large_string()), self.is_json)
+        return Strings(pa.array([self._at(r) for r in rows.tolist()], pa.large_string()), self.is_json)
+
+    def _at(self, row: int) -> str | None:
+        i = bisect_right(self._starts, row) - 1
+        value = self._chunks[i][row - self._starts[i]]
+        return value.as_py() if isinstance(value, pa.Scalar) else value
 
     def arrow(self) -> pa.Array:
         """The whole column as one Arrow array."""
@@ -287,6 +326,11 @@ class TextColumn(Column):
         if len(parts) == 1:
             return parts[0]
         return pa.concat_arrays(parts) if parts else pa.array([], pa.large_string())
+
+
+def _chunks_of(starts: list[int], start: int, stop: int) -> range:
+    """Indices of the chunks that hold samples ``[start, stop)``."""
+    return range(max(0, bisect_right(starts, start) - 1), bisect_left(starts, stop))
 
 
 def _cut(chunks: list[Any], starts: list[int], length: int) -> None:
