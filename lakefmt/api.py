@@ -45,7 +45,10 @@ def dataset(
         _delete(store)
     if not Log.exists(store):
         if read_only or address.at or address.view:
-            raise NoSuchDataset(f"{address.base} holds no lakefmt dataset; lakefmt.dataset({address.base!r}) makes one there")
+            beside = f" ('@{address.at}' after it names a branch or version)" if address.at else ""
+            raise NoSuchDataset(
+                f"{address.base} holds no lakefmt dataset; lakefmt.dataset({address.base!r}) makes one there{beside}"
+            )
         _check_free(store, address)
         Log.create(store)
     return _open(Log.open(store), address, read_only=read_only)

@@ -118,8 +118,8 @@ class TensorDef(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             return names.index(name)
         except ValueError:
             raise UnknownClass(
-                f"tensor {self.name!r} has no class {name!r}; {nearest(name, names)}"
-                f" To add a class: ds[{self.name!r}].add_class_names({name!r})"
+                f"tensor {self.name!r} has no class {name!r}; {nearest(name, names)} "
+                f"(ds[{self.name!r}].add_class_names({name!r}) makes it one)"
             ) from None
 
 

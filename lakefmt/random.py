@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import operator
 import secrets
+
+from lakefmt.errors import InvalidInput
 
 _state: dict[str, int | None] = {"seed": None}
 _draws = itertools.count()
@@ -12,7 +15,10 @@ _draws = itertools.count()
 def seed(value: int | None) -> None:
     """Make what follows repeatable (``None``: not). Loaders made in the same order after it give the same batches."""
     global _draws
-    _state["seed"] = None if value is None else int(value) & (2**63 - 1)
+    try:
+        _state["seed"] = None if value is None else operator.index(value) & (2**63 - 1)
+    except TypeError:
+        raise InvalidInput(f"random.seed({value!r}): give an integer, or None for chance") from None
     _draws = itertools.count()
 
 

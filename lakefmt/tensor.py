@@ -205,6 +205,7 @@ class Tensor:
 
         Returns:
             ``numpy.str_`` for one row (a ``str``, with NumPy's ``astype``), a list of them for several; ``None`` where missing.
+            A text that ends in NUL, which ``numpy.str_`` cannot hold, is a plain ``str``.
         """
         if self._definition.kind not in (Kind.TEXT, Kind.JSON):
             raise InvalidInput(f"tensor {self.name!r} has htype {self.htype!r}: text() is for text and json; use numpy() or data()")
@@ -212,7 +213,8 @@ class Tensor:
             raise InvalidInput(f"tensor {self.name!r}: text() gives whole samples; slice the str it returns")
         cells = self._cells()
         assert isinstance(cells, Strings)
-        texts = [None if t is None else np.str_(t) for t in cells.values.to_pylist()]
+        # NumPy's str cannot end in a NUL (it strips them): such a text stays a plain str
+        texts = [t if t is None or t.endswith("\0") else np.str_(t) for t in cells.values.to_pylist()]
         return texts[0] if self._is_single else texts
 
     def dict(self) -> Any:

@@ -7,8 +7,6 @@ starts before the front end at its end is iterated.
 from __future__ import annotations
 
 import functools
-import numbers
-import operator
 import secrets
 import weakref
 from collections.abc import Callable, Mapping
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, Unpack
 from lakefmt.cells import Array
 from lakefmt.errors import InvalidInput
 from lakefmt.loaders.arrays import NumpyLoader
+from lakefmt.loaders.checks import integer, positive, truth
 from lakefmt.loaders.options import (
     Functions,
     ReadKwargs,
@@ -125,7 +124,9 @@ class Loader:
 
     def batch(self, batch_size: int, drop_last: bool = False) -> Self:
         """Put ``batch_size`` rows together; without this step a loader hands out single rows."""
-        return self._step("batch", batching=_Batching(_integer("batch", "batch_size", batch_size, least=1), drop_last))
+        return self._step(
+            "batch", batching=_Batching(integer("batch", "batch_size", batch_size, least=1), truth("batch", "drop_last", drop_last))
+        )
 
     def shuffle(
         self,
@@ -146,9 +147,9 @@ class Loader:
         """
         if mode is not None and mode not in SHUFFLE_MODES:
             raise InvalidInput(f"shuffle(mode={mode!r}): use 'global' or 'window'")
-        buffer_size = _positive("shuffle", "buffer_size", buffer_size, "MB")
-        seed = None if seed is None else _integer("shuffle", "seed", seed)
-        return self._step("shuffle", shuffling=_Shuffle(mode, buffer_size, seed) if shuffle else None)
+        buffer_size = positive("shuffle", "buffer_size", buffer_size, "MB")
+        seed = None if seed is None else integer("shuffle", "seed", seed)
+        return self._step("shuffle", shuffling=_Shuffle(mode, buffer_size, seed) if truth("shuffle", "shuffle", shuffle) else None)
 
     def sample_by(self, weights: Weights, replace: bool = True, size: int | None = None) -> Self:
         """Draw rows at random in proportion to a weight.
@@ -161,8 +162,8 @@ class Loader:
 
         Drawing is random by itself; of ``.shuffle()`` only the seed matters then.
         """
-        size = None if size is None else _integer("sample_by", "size", size, least=1)
-        return self._step("sample_by", sampling=_Sampling(weights, replace, size))
+        size = None if size is None else integer("sample_by", "size", size, least=1)
+        return self._step("sample_by", sampling=_Sampling(weights, truth("sample_by", "replace", replace), size))
 
     def query(self, tql: str) -> Self:
         """Load only the rows that a TQL query selects."""
@@ -176,7 +177,7 @@ class Loader:
         """Begin every epoch at position ``n`` and wrap around. To resume, ``state_dict()`` is exact and
         easier.
         """
-        return self._step("offset", begin=_integer("offset", "n", n))
+        return self._step("offset", begin=integer("offset", "n", n))
 
     def numpy(self, **options: Unpack[ReadKwargs]) -> NumpyLoader:
         """Batches of NumPy arrays; see ``ReadOptions``."""
@@ -258,27 +259,6 @@ class Loader:
                 buffer = int(shuffling.buffer_mb * 1e6 / 2)  # the other half is for the group being read ahead
                 order = window_of(n, seed, self.source.unit_rows(), recipe.row_nbytes(), buffer)
         return rotate(order, self.begin)
-
-
-def _integer(step: str, name: str, value: Any, least: int | None = None) -> int:
-    """A whole number, of Python's or NumPy's; nothing else."""
-    wanted = "an integer" if least is None else f"an integer >= {least}"
-    try:
-        if isinstance(value, bool):
-            raise TypeError("a truth value")
-        number = operator.index(value)
-    except TypeError:
-        raise InvalidInput(f"{step}({name}={value!r}): give {wanted}") from None
-    if least is not None and number < least:
-        raise InvalidInput(f"{step}({name}={value!r}): give {wanted}")
-    return number
-
-
-def _positive(step: str, name: str, value: Any, unit: str) -> float:
-    """A number above zero."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not float(value) > 0:
-        raise InvalidInput(f"{step}({name}={value!r}): give a positive number of {unit}")
-    return float(value)
 
 
 def _bound(fn: Any, kwargs: Mapping[str, Any]) -> Any:

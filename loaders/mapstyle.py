@@ -16,7 +16,8 @@ from typing import Any, overload
 
 import numpy as np
 
-from lakefmt.errors import MissingExtra, RowIndexError
+from lakefmt.errors import InvalidInput, MissingExtra, RowIndexError
+from lakefmt.loaders import checks
 from lakefmt.loaders.batch import Batch, row_of
 from lakefmt.loaders.engine import Engine
 from lakefmt.loaders.options import Functions, ReadOptions, recipe_of
@@ -94,19 +95,24 @@ class MapDataset(Dataset[dict[str, Any]]):
 
 
 def map_dataset(
-    source: RowSource,
+    source: RowSource | Any,
     tensors: Sequence[str] | None = None,
     transform: SampleFn | Mapping[str, SampleFn | None] | None = None,
     decode_method: Mapping[str, str] | None = None,
 ) -> MapDataset:
-    """A map-style dataset over ``source``.
+    """A map-style dataset over a dataset, a view, or any ``RowSource``.
 
     Args:
         tensors: which tensors, in which order; default: those of the transform, or all.
         transform: a function per tensor, or one of the whole row; see ``Loader.transform``.
         decode_method: by tensor, ``numpy``, ``tobytes``, ``pil`` or ``data``.
     """
+    rows = source.source() if hasattr(source, "source") else source
+    if not hasattr(rows, "gather"):
+        raise InvalidInput(f"map_dataset() takes a dataset or a view, got {type(source).__name__} {str(source)[:60]}")
     by_tensor = transform if isinstance(transform, Mapping) else None
+    if by_tensor is None:
+        checks.function("map_dataset", "transform", transform)
     row = None if isinstance(transform, Mapping) else transform
     options = ReadOptions(tensors=tensors, decode_method=decode_method)
-    return MapDataset(recipe_of(source, Functions(by_tensor=by_tensor, row=row), options))
+    return MapDataset(recipe_of(rows, Functions(by_tensor=by_tensor, row=row), options))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, TypedDict
 
 from lakefmt.errors import InvalidInput, nearest
+from lakefmt.loaders import checks
 from lakefmt.loaders.batch import INDEX
 from lakefmt.loaders.faults import on_error_of
 from lakefmt.loaders.pipeline import Limits, cores
@@ -59,9 +60,13 @@ class ReadOptions:
 
     def __post_init__(self) -> None:
         for name in ("num_threads", "prefetch_factor"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 0):
-                raise InvalidInput(f"{name}={value!r}: give an integer >= 0, or None for the default")
+            if getattr(self, name) is not None:
+                checks.integer("loader", name, getattr(self, name), least=0)
+        checks.names("loader", "tensors", self.tensors)
+        checks.by_tensor("loader", "decode_method", self.decode_method)
+        checks.truth("loader", "return_index", self.return_index)
+        for name in ("ragged", "on_error"):
+            checks.text("loader", name, getattr(self, name))
 
 
 def split_kwargs(given: Mapping[str, Any], record: type[Any], what: str) -> Any:
@@ -78,7 +83,7 @@ def split_kwargs(given: Mapping[str, Any], record: type[Any], what: str) -> Any:
 
 
 def shard_of(shard: tuple[int, int] | None) -> Shard:
-    return Shard() if shard is None else Shard(*shard)
+    return Shard() if shard is None else Shard(*checks.pair("loader", "shard", shard))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,11 +8,13 @@ order, never depends on it.
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from lakefmt.errors import InvalidInput, MissingExtra
+from lakefmt.loaders import checks
 from lakefmt.loaders.options import ReadKwargs, ReadOptions, split_kwargs
 from lakefmt.loaders.recipe import RaggedMode, new_array
 from lakefmt.loaders.session import Face, Job, Session, deliver
@@ -66,8 +68,18 @@ class TorchOptions:
     worker_init_fn: Callable[[int], None] | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.num_workers, int) or self.num_workers < 0:
-            raise InvalidInput(f"num_workers={self.num_workers!r}: give an integer >= 0")
+        checks.integer("pytorch", "num_workers", self.num_workers, least=0)
+        checks.function("pytorch", "collate_fn", self.collate_fn)
+        checks.function("pytorch", "worker_init_fn", self.worker_init_fn)
+        checks.truth("pytorch", "persistent_workers", self.persistent_workers)
+        checks.truth("pytorch", "pin_memory", self.pin_memory)
+        context = self.multiprocessing_context
+        if isinstance(context, str) and context not in multiprocessing.get_all_start_methods():
+            raise InvalidInput(
+                f"pytorch(multiprocessing_context={context!r}): use one of {', '.join(multiprocessing.get_all_start_methods())}"
+            )
+        if not isinstance(context, (str, type(None))) and not hasattr(context, "Process"):
+            raise InvalidInput(f"pytorch(multiprocessing_context={context!r}): give a start method's name, or a context")
 
 
 class EpochDataset(IterableDataset[Any]):

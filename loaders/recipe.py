@@ -151,8 +151,6 @@ def columns_of(
     """
     functions, methods = dict(functions or {}), dict(decode_method or {})
     names = list(tensors) if tensors is not None else list(functions) or list(source.definitions)
-    if isinstance(tensors, str):
-        raise InvalidInput(f"tensors={tensors!r}: give a list of names")
     for name in (*names, *functions, *methods):
         if name not in source.definitions:
             raise NoSuchTensor(f"there is no tensor {name!r} to load; {nearest(name, source.definitions)}")

@@ -122,7 +122,9 @@ def checked_weights(weights: Weights, n: int, evaluate: Evaluate | None) -> Floa
         raise InvalidInput(f"sample_by: the weight of row {bad[0]} is {array[bad[0]]}; weights are finite and >= 0")
     if not array.any():
         raise InvalidInput(f"sample_by: all {n} weights are zero, so that no row can be drawn")
-    return array
+    with np.errstate(over="ignore"):
+        too_large = not np.isfinite(array.sum())
+    return array / array.max() if too_large else array  # only proportions count
 
 
 def sampled(weights: Floats, replace: bool, size: int | None, seed: int) -> Drawn | Picked:

@@ -13,10 +13,13 @@ import time
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from lakefmt.errors import InvalidInput
 from lakefmt.loaders.batch import Parcel, row_of
+from lakefmt.loaders.checks import integer
 from lakefmt.loaders.engine import Engine
 from lakefmt.loaders.faults import FaultLog
 from lakefmt.loaders.pipeline import Inline, Limits, Pipeline, batches
@@ -106,7 +109,7 @@ class Session:
 
     def set_epoch(self, epoch: int) -> None:
         """Make ``epoch`` the next iteration's."""
-        self._next = self._at = (int(epoch), 0)
+        self._next = self._at = (integer("set_epoch", "epoch", epoch, least=0), 0)
 
     @property
     def seed(self) -> int | None:
@@ -139,15 +142,20 @@ class Session:
         """
         if not isinstance(state, dict) or state.get("format") != STATE_FORMAT:
             raise InvalidInput(f"this is no loader state of format {STATE_FORMAT}: {str(state)[:80]}")
+        try:
+            saved = msgspec.convert(state, _Saved)
+        except msgspec.ValidationError as e:
+            raise InvalidInput(f"this loader state is damaged ({e}); give what state_dict() gave: {str(state)[:80]}") from None
         identity, order = self.job.recipe.source.identity(), self.job.steps.order
-        if state["source"] != _digest(identity):
+        if saved.source != _digest(identity):
             raise InvalidInput(
-                f"the state was taken on other data: {state['source_text']}, and this loader reads "
+                f"the state was taken on other data: {saved.source_text}, and this loader reads "
                 f"{json.dumps(identity, default=str)[:200]}; open that version, or start afresh"
             )
-        theirs = dict(state["plan"])
-        if not self.job.seed_given and "seed" in theirs and self.seed is not None:
-            order = reseeded(order, theirs["seed"])
+        theirs = dict(saved.plan)
+        seed = theirs.get("seed")
+        if not self.job.seed_given and isinstance(seed, int) and self.seed is not None:
+            order = reseeded(order, seed)
         ours = order.describe()
         for key in {**theirs, **ours}:
             if theirs.get(key) != ours.get(key):
@@ -156,8 +164,20 @@ class Session:
                     f"{key}={ours.get(key)!r}; "
                     "build the loader with the same shuffle, sample_by and offset settings"
                 )
+        if saved.rows > len(order):
+            raise InvalidInput(f"the state says that {saved.rows} rows of the epoch were handed out; it has {len(order)}")
         self.job = replace(self.job, steps=replace(self.job.steps, order=order))
-        self._next = self._at = (int(state["epoch"]), int(state["rows"]))
+        self._next = self._at = (saved.epoch, saved.rows)
+
+
+class _Saved(msgspec.Struct, frozen=True):
+    """A loader's state as ``state_dict`` gives it."""
+
+    epoch: Annotated[int, msgspec.Meta(ge=0)]
+    rows: Annotated[int, msgspec.Meta(ge=0)]
+    plan: dict[str, Any]
+    source: str
+    source_text: str = ""
 
 
 def _digest(identity: dict[str, Any]) -> str:

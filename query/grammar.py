@@ -6,7 +6,8 @@ Nothing is skipped: a token that no rule expects ends the query with an error at
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import difflib
+from collections.abc import Callable, Container, Iterable, Mapping
 
 from sqlglot import TokenType as T
 from sqlglot import exp
@@ -75,33 +76,37 @@ _CONSTANTS: Mapping[str, Callable[[], Node]] = {
     "NULL": exp.Null,
 }
 
-_STATEMENTS = frozenset(
-    [
-        "INSERT",
-        "UPDATE",
-        "DELETE",
-        "CREATE",
-        "DROP",
-        "ALTER",
-        "WITH",
-        "EXPLAIN",
-        "COPY",
-        "ATTACH",
-        "DETACH",
-        "SET",
-        "PRAGMA",
-        "CALL",
-        "VALUES",
-        "SHOW",
-        "DESCRIBE",
-    ]
-)
+# fmt: off
+_STATEMENTS = frozenset([
+    "INSERT", "UPDATE", "DELETE", "CREATE", "DROP", "ALTER", "WITH", "EXPLAIN", "COPY", "ATTACH", "DETACH", "SET", "PRAGMA",
+    "CALL", "VALUES", "SHOW", "DESCRIBE",
+])
+# fmt: on
 
 
-def is_select(text: str) -> bool:
-    """Whether a text begins as a SELECT statement (else it is a bare condition)."""
-    words = [t for t in tokenize(text) if t.type is not T.L_PAREN][:1]
-    return bool(words) and words[0].word == "SELECT"
+def close_word(word: str, known: Iterable[str]) -> str | None:
+    """The known word that a mistyped one was meant to be."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.7) if word else []
+    return close[0] if close else None
+
+
+def is_select(text: str, names: Container[str] = ()) -> bool:
+    """Whether a text begins as a SELECT statement (else it is a bare condition).
+
+    Raises:
+        TqlError: there is nothing in it; or it begins with a mistyped SELECT that is no name among ``names``.
+    """
+    found = tokenize(text)
+    if all(t.type is None for t in found):
+        raise TqlError("the query is empty: give a condition, or select … where …", text, 0, len(text))
+    words = [t for t in found if t.type is not T.L_PAREN][:2]
+    if not words:
+        return False
+    first, follows = words[0], words[1].type if len(words) > 1 else None
+    mistyped = first.word != "SELECT" and close_word(first.word, ("SELECT",)) and follows in (T.STAR, T.VAR, None)
+    if mistyped and first.value not in names:
+        raise error_at(text, first, f"{first.value!r} is no tensor; did you mean SELECT?")
+    return first.word == "SELECT"
 
 
 def parse_select(text: str) -> exp.Select:
@@ -203,6 +208,9 @@ class _Parser:
                 order = "the order is SELECT, FROM, WHERE, ORDER BY, LIMIT, OFFSET"
                 message = f"{self.here.word} stands too late or twice: {order}"
                 raise error_at(self.text, self.here, message)
+            meant = close_word(self.here.word, _CLAUSES)
+            if meant:
+                raise error_at(self.text, self.here, f"the query should have ended here; did you mean {meant}?")
             self.fail("the query should have ended here")
 
     def refuse_later(self) -> None:

@@ -62,7 +62,13 @@ def translate_source(tql: str) -> str | None:
 
 def evaluate(rowset: Rowset, tql: str) -> Array:
     """A numeric TQL expression for every row, float64 (n,): sampling weights."""
-    view = run_query(rowset, f"select {tql} as _value")
+    opening = "select "
+    try:
+        view = run_query(rowset, f"{opening}{tql} as _value")
+    except TqlError as e:  # shown in what the user wrote
+        if e.position is None:
+            raise TqlError(e.reason, tql) from e
+        raise TqlError(e.reason, tql, min(max(0, e.position - len(opening)), len(tql)), e.length) from e
     cells = view._selection.computed.get("_value")
     if cells is None:
         cells = view._selection.gather("_value", np.arange(len(view)))

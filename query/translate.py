@@ -117,7 +117,7 @@ def translate(
 
 
 def _parse(text: str, catalog: Catalog) -> exp.Select:
-    if grammar.is_select(text):
+    if grammar.is_select(text, catalog):
         return grammar.parse_select(text)
     statement = exp.Select(expressions=[at(exp.Star(), 0, 1)])
     statement.set("where", pyfilter.parse_condition(text, catalog))

@@ -43,8 +43,9 @@ class ByteCache(Generic[V]):
 
     def _keep(self, key: Hashable, value: V, nbytes: int) -> None:
         with self._lock:
+            replaced = self._entries.pop(key, None)  # made twice, when clear() came between
             self._entries[key] = (value, nbytes)
-            self.nbytes += nbytes
+            self.nbytes += nbytes - (replaced[1] if replaced else 0)
             while self.nbytes > self.nbytes_max and len(self._entries) > 1:
                 _, (_, freed) = self._entries.popitem(last=False)
                 self.nbytes -= freed

@@ -41,6 +41,11 @@ class PageTable:
     codec: Codec
 
     @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return self.offset.nbytes + self.size.nbytes + self.first_row.nbytes
+
+    @property
     def rows(self) -> int:
         """Rows of the file."""
         return int(self.first_row[-1])

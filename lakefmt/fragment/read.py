@@ -78,7 +78,7 @@ class FileReader:
         self._reset()
 
     def _reset(self) -> None:
-        self._tables: dict[str, PageTable] = {}
+        self._tables: ByteCache[PageTable] = ByteCache(DECODED_NBYTES_MAX // 4)
         self._views: dict[str, memoryview] = {}
         self._mapped_nbytes = 0
         self._touched_nbytes = 0
@@ -216,15 +216,14 @@ class FileReader:
     # -- heavy columns -------------------------------------------------------------------------------------------------
 
     def page_table(self, file: ColumnFile) -> PageTable:
-        """Where the pages of a heavy file lie; read once."""
-        table = self._tables.get(file.key)
-        if table is None:
-            table = read_page_table(self._tail(file), file.index_start, self._name(file))
-            if table.rows != file.fields[0].rows:
-                raise Corrupt(f"{self._name(file)}: its index has {table.rows} rows, its entry says {file.fields[0].rows}")
-            with self._lock:
-                self._tables[file.key] = table
-        return table
+        """Where the pages of a heavy file lie."""
+        return self._tables.get(file.key, lambda: self._read_page_table(file))
+
+    def _read_page_table(self, file: ColumnFile) -> tuple[PageTable, int]:
+        table = read_page_table(self._tail(file), file.index_start, self._name(file))
+        if table.rows != file.fields[0].rows:
+            raise Corrupt(f"{self._name(file)}: its index has {table.rows} rows, its entry says {file.fields[0].rows}")
+        return table, table.nbytes
 
     def flat_extents(self, definition: TensorDef, file: ColumnFile, field: Field) -> list[tuple[int, int]]:
         """For each page of a FLAT column: where its values begin in the file, and how many rows it has."""

@@ -206,3 +206,12 @@ def test_views_are_read_only(write: Any) -> None:
 def test_assignment_through_a_view_is_refused() -> None:
     with pytest.raises(PermissionError, match="read-only"):
         _ds("stored")[0:2].x[0] = 5
+
+
+def test_a_text_that_ends_in_nul_keeps_it(mem_url: str) -> None:
+    ds = lakefmt.dataset(mem_url)
+    ds.create_tensor("t", htype="text")
+    ds.extend({"t": ["a\0", "b", "\0"]})
+    assert ds.t.text() == ["a\0", "b", "\0"]
+    assert ds.t[0].text() == "a\0"
+    assert isinstance(ds.t[1].text(), np.str_)

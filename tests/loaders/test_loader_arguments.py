@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import lakefmt
-from lakefmt.errors import InvalidInput
+from lakefmt.errors import InvalidInput, TqlError
 
 
 @pytest.fixture
@@ -46,3 +46,74 @@ def test_integers_of_numpy_are_integers(ds: Any) -> None:
 def test_other_things_are_named(ds: Any, step: Callable[[Any], Any], named: str) -> None:
     with pytest.raises(InvalidInput, match=named):
         step(ds.dataloader())
+
+
+_GOOD_STATE = {"format": 1, "epoch": 0, "rows": 0, "plan": {}, "source": "x", "source_text": ""}
+
+
+@pytest.mark.parametrize(
+    ("end", "named"),
+    [
+        (lambda c: c.pytorch(tensors=5), r"tensors=5"),
+        (lambda c: c.pytorch(tensors="x"), r"tensors='x'"),
+        (lambda c: c.numpy(tensors=[1]), r"tensors=\[1\]"),
+        (lambda c: c.pytorch(shard=5), r"shard=5"),
+        (lambda c: c.pytorch(shard=("a", "b")), r"shard\[0\]='a'"),
+        (lambda c: c.pytorch(shard=(2, 2)), r"rank 2 of 2"),
+        (lambda c: c.pytorch(collate_fn=5), r"collate_fn=5"),
+        (lambda c: c.pytorch(worker_init_fn=5), r"worker_init_fn=5"),
+        (lambda c: c.pytorch(pin_memory="yes"), r"pin_memory='yes'"),
+        (lambda c: c.pytorch(num_workers="a"), r"num_workers='a'"),
+        (lambda c: c.pytorch(multiprocessing_context="x"), r"multiprocessing_context='x'"),
+        (lambda c: c.pytorch(multiprocessing_context=5), r"multiprocessing_context=5"),
+        (lambda c: c.numpy(decode_method="numpy"), r"decode_method='numpy'"),
+        (lambda c: c.numpy(return_index="a"), r"return_index='a'"),
+        (lambda c: c.numpy(num_threads=1.5), r"num_threads=1\.5"),
+        (lambda c: c.numpy(ragged=5), r"ragged=5"),
+        (lambda c: c.numpy(on_error=None), r"on_error=None"),
+        (lambda c: c.numpy().set_epoch("a"), r"epoch='a'"),
+        (lambda c: c.numpy().set_epoch(-1), r"epoch=-1"),
+        (lambda c: c.numpy().load_state_dict(5), r"no loader state"),
+        (lambda c: c.numpy().load_state_dict({"format": 1}), r"damaged"),
+        (lambda c: c.numpy().load_state_dict({**_GOOD_STATE, "rows": -1}), r"damaged.*rows"),
+        (lambda c: c.numpy().load_state_dict({**_GOOD_STATE, "epoch": "a"}), r"damaged.*epoch"),
+        (lambda c: c.numpy().load_state_dict({**_GOOD_STATE, "plan": 5}), r"damaged.*plan"),
+        (lambda c: c.numpy().load_state_dict({**c.numpy().state_dict(), "rows": 99}), r"99 rows.* it has 4"),
+    ],
+)
+def test_ends_of_a_chain_name_what_they_cannot_take(ds: Any, end: Callable[[Any], Any], named: str) -> None:
+    with pytest.raises(InvalidInput, match=named):
+        end(ds.dataloader().batch(2))
+
+
+@pytest.mark.parametrize("given", [5, None, "ds", [1, 2]])
+def test_a_map_dataset_is_of_rows(given: Any) -> None:
+    with pytest.raises(InvalidInput, match="takes a dataset or a view"):
+        lakefmt.loaders.map_dataset(given)
+
+
+def test_a_map_dataset_takes_a_dataset_and_a_view(ds: Any) -> None:
+    assert [int(r["x"]) for r in lakefmt.loaders.map_dataset(ds)] == [0, 1, 2, 3]
+    assert [int(r["x"]) for r in lakefmt.loaders.map_dataset(ds[2:])] == [2, 3]
+    with pytest.raises(InvalidInput, match="transform=5"):
+        lakefmt.loaders.map_dataset(ds, transform=5)
+
+
+def test_a_seed_is_an_integer() -> None:
+    with pytest.raises(InvalidInput, match="'a'"):
+        lakefmt.random.seed("a")  # type: ignore[arg-type]
+
+
+def test_huge_weights_keep_their_proportions(ds: Any) -> None:
+    loader = ds.dataloader().batch(1000).sample_by([1e308, 1e308, 0, 1e308], size=3000).shuffle(seed=1).numpy()
+    drawn = np.bincount(np.concatenate([b["x"] for b in loader]), minlength=4)
+    assert drawn[2] == 0
+    assert drawn[[0, 1, 3]].min() > 900
+
+
+def test_an_error_in_weights_points_into_what_was_written(ds: Any) -> None:
+    expression = "x + nope"
+    with pytest.raises(TqlError, match="'nope' does not exist") as caught:
+        ds.dataloader().batch(1).sample_by(expression).numpy()
+    assert caught.value.query == expression
+    assert expression[caught.value.position :] == "nope"

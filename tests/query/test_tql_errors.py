@@ -36,6 +36,10 @@ select * where n > 1 ~
                      ^ found '~'
 select * where n > 1; select *
                       ^^^^^^ stands too late or twice
+selct * where n > 1
+^^^^^ did you mean SELECT
+select * were n > 1
+         ^^^^ did you mean WHERE
 drop table t
 ^^^^ DROP is not supported
 update t set x = 1
@@ -245,3 +249,9 @@ def test_odd_texts_are_tql_errors_or_queries(query: str) -> None:
     except TqlError as error:
         found = error
     assert found is None or found.position is not None
+
+
+@pytest.mark.parametrize("query", ["", "   ", "  -- only a comment"])
+def test_nothing_is_no_query(query: str) -> None:
+    with pytest.raises(TqlError, match="query is empty"):
+        translate(query, CATALOG)
