@@ -10,25 +10,27 @@ from typing import Any
 
 import numpy as np
 
+from lakefmt.bulk import upsert
 from lakefmt.cells import Cells, Rows
-from lakefmt.errors import InvalidInput, ReadOnly
+from lakefmt.errors import InvalidInput
 from lakefmt.fragment.columns import Shape
 from lakefmt.fragment.read import FileReader
-from lakefmt.fragment.verify import verify_files
 from lakefmt.htypes import TensorDef
 from lakefmt.rows import RowSource
 from lakefmt.rowset import Rowset, resolve_rows
+from lakefmt.schema import alter_tensor, create_tensor, drop_tensor, edit_tensor, rename_tensor, set_info
 from lakefmt.storage import open_store
 from lakefmt.tensor import Info, Tensor
-from lakefmt.versioning.diff import Diff, diff_states
+from lakefmt.upkeep import Kept
 from lakefmt.versioning.log import Log
-from lakefmt.versioning.records import Branch, Head, Version, version_id
+from lakefmt.versioning.records import Branch, Version
+from lakefmt.versions import Versioned
 from lakefmt.writer import Writer
 
 _RESERVED_ATTRIBUTES = frozenset({"read_only"})
 
 
-class Dataset(Rowset):
+class Dataset(Versioned, Kept, Rowset):
     """A handle on a dataset at a branch (writable) or at a version (read-only).
 
     Rows appended through a handle are readable through it at once, and reach storage on ``flush()``, ``commit()``, leaving
@@ -67,39 +69,11 @@ class Dataset(Rowset):
         return self._read_only or self._branch is None
 
     @property
-    def branch(self) -> str | None:
-        """Name of the branch; ``None`` on a version."""
-        return self._branch.name if self._branch else None
-
-    @property
-    def version_id(self) -> str:
-        """Id of the version this handle stands on."""
-        return self._writer.version.id
-
-    commit_id = version_id
-
-    @property
-    def has_head_changes(self) -> bool:
-        """Whether there is anything since the last named commit: buffered rows, or flushed versions without a message."""
-        head = self._writer.version.head
-        return bool(self._writer.pending) or (not head.named and head.v > 0)
-
-    @property
     def info(self) -> Info:
         """Metadata of the dataset, a versioned dict."""
-        return Info(dict(self._writer.version.state.info), lambda values: self._write().set_info(values))
+        return Info(dict(self._writer.version.state.info), lambda values: set_info(self._write(), values))
 
     # -- writing -------------------------------------------------------------------------------------------------------
-
-    def _write(self) -> Writer:
-        if self._read_only:
-            raise ReadOnly(f"{self._url} was opened with read_only=True")
-        if self._branch is None:
-            raise ReadOnly(
-                f"{self._url} stands on version {self.version_id}, which cannot change: checkout('name', create=True) makes a "
-                "branch from it, checkout('main') returns to the branch"
-            )
-        return self._writer
 
     def create_tensor(
         self,
@@ -127,16 +101,12 @@ class Dataset(Rowset):
             AlreadyExists: there is one of that name, and not ``exist_ok``.
             InvalidInput: an argument does not fit the htype.
         """
-        if not isinstance(name, str):
-            raise InvalidInput(f"a tensor's name is a str, got {name!r}")
-        if hasattr(type(self), name) or name in _RESERVED_ATTRIBUTES:
-            raise InvalidInput(
-                f"{name!r} is an attribute of every dataset and cannot name a tensor; choose another, e.g. '{name}_'"
-            )
+        self._check_free(name)
         unknown = set(options) - {"allow_new_labels", "info", "exist_ok"}
         if unknown:
             raise InvalidInput(f"create_tensor() has no option {sorted(unknown)[0]!r}")
-        self._write().create_tensor(
+        create_tensor(
+            self._write(),
             name,
             htype=htype,
             dtype=dtype,
@@ -146,6 +116,42 @@ class Dataset(Rowset):
             **options,
         )
         return self._tensor(name)
+
+    def delete_tensor(self, name: str) -> None:
+        """Remove a tensor. Older versions keep it; its bytes go with ``compact()`` and ``expire()``.
+
+        Raises:
+            NoSuchTensor: there is none of that name.
+        """
+        drop_tensor(self._write(), name)
+
+    def rename_tensor(self, name: str, new_name: str) -> None:
+        """Give a tensor another name (or group); no data is touched.
+
+        Raises:
+            NoSuchTensor, AlreadyExists: the one is not there, or the other is.
+        """
+        self._check_free(new_name)
+        rename_tensor(self._write(), name, new_name)
+
+    def alter_tensor(self, name: str, *, dtype: Any = None, htype: str | None = None) -> None:
+        """Widen a tensor's dtype, or change its htype among ``generic``, ``embedding`` and ``class_label``; no data is touched.
+
+        Raises:
+            DtypeError: the dtype would not hold every value there may be.
+            InvalidInput: its samples do not fit the htype.
+        """
+        if (dtype is None) == (htype is None):
+            raise InvalidInput("alter_tensor() takes either dtype= or htype=")
+        alter_tensor(self._write(), name, dtype=dtype, htype=htype)
+
+    def _check_free(self, name: str) -> None:
+        if not isinstance(name, str):
+            raise InvalidInput(f"a tensor's name is a str, got {name!r}")
+        if hasattr(type(self), name) or name in _RESERVED_ATTRIBUTES:
+            raise InvalidInput(
+                f"{name!r} is an attribute of every dataset and cannot name a tensor; choose another, e.g. '{name}_'"
+            )
 
     def append(self, row: Mapping[str, Any], *, skip_ok: bool = False, append_empty: bool = False) -> None:
         """Append one row, atomically: all its samples are accepted, or none.
@@ -191,6 +197,60 @@ class Dataset(Rowset):
             if len(found):
                 writer.delete(found)
 
+    def delete(self, where: str, parameters: Any = None) -> int:
+        """Delete the rows that a TQL condition selects, as one version.
+
+        Returns:
+            How many.
+        """
+        writer = self._write()
+        with writer.lock:
+            rows = self.query(where, parameters).sample_indices
+            if len(rows):
+                writer.delete(rows)
+        return len(rows)
+
+    def update(self, where: str, set: Mapping[str, Any], parameters: Any = None) -> int:
+        """Give new samples to the rows that a TQL condition selects, as one version.
+
+        Args:
+            where: the condition.
+            set: tensor to its new sample (the same for all rows), or a function of a row that gives it.
+            parameters: of the condition.
+
+        Returns:
+            How many rows.
+        """
+        writer = self._write()
+        if not isinstance(set, Mapping) or not set:
+            raise InvalidInput(f"update(): set is a dict of tensor name to sample, got {set!r}")
+        with writer.lock:
+            view = self.query(where, parameters)
+            rows = view.sample_indices
+            values = {n: [v(row) for row in view] if callable(v) else [v] * len(rows) for n, v in set.items()}
+            for name in set:
+                writer.definition(name)
+            try:
+                for name, samples in values.items():
+                    writer.update(name, rows, samples)
+                writer.flush()
+            except InvalidInput:
+                writer.discard()  # nothing else was buffered: the query has stored it
+                raise
+        return len(rows)
+
+    def upsert(self, rows: Any, key: str) -> tuple[int, int]:
+        """Update the rows whose key is there already, append the others; all as one version, whoever else writes.
+
+        Args:
+            rows: as for ``extend``, with all tensors.
+            key: the tensor (of numbers or text, unique) by which a row is known.
+
+        Returns:
+            How many rows were updated, and how many appended.
+        """
+        return upsert(self._write(), rows, key)
+
     def _append_tensor(self, name: str, sample: Any) -> None:
         self._write().append_tensor(name, sample)
 
@@ -201,111 +261,13 @@ class Dataset(Rowset):
         self._write().update(name, rows, values)
 
     def _edit_tensor(self, name: str, **changes: Any) -> None:
-        self._write().edit_tensor(name, **changes)
-
-    def flush(self) -> None:
-        """Store what is buffered, as a version without a message. Costs nothing when nothing is buffered."""
-        if self._writer.pending:
-            self._write().flush()
-
-    def discard(self) -> None:
-        """Drop buffered rows and updates that have not reached storage (for example because committing them conflicts)."""
-        self._writer.discard()
-
-    def commit(self, message: str | None = None) -> str:
-        """Store what is buffered and name the version; it is kept for good.
-
-        Returns:
-            Id of the version.
-
-        Raises:
-            Conflict: another writer changed the same thing meanwhile.
-            CommitStateUnknown: the store does not tell whether the commit landed.
-        """
-        if message is not None and not isinstance(message, str):
-            raise InvalidInput(f"a commit message is a str, got {message!r}")
-        self._write().commit(message)
-        return self.version_id
+        edit_tensor(self._write(), name, **changes)
 
     def __enter__(self) -> Dataset:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.flush()
-
-    # -- versions ------------------------------------------------------------------------------------------------------
-
-    def refresh(self) -> None:
-        """See what other handles have committed to this branch. Buffered rows are stored first."""
-        with self._writer.lock:
-            self.flush()
-            if self._branch is not None:
-                self._writer.move_to(self._log.head(self._branch.uuid, at_least=self._writer.version.head.v))
-
-    def checkout(self, address: str, *, create: bool = False) -> str:
-        """Stand on a branch, or on a version (read-only). Buffered rows are stored on the branch left behind.
-
-        Args:
-            address: a branch name or a version id.
-            create: make a branch of that name from where this handle stands.
-
-        Returns:
-            Id of the version now stood on.
-        """
-        if not isinstance(address, str):
-            raise InvalidInput(f"checkout() takes a branch name or a version id, got {address!r}")
-        with self._writer.lock:
-            self.flush()
-            if create:
-                if self._read_only:
-                    self._write()
-                self._log.create_branch(address, self._writer.version)
-            branch, version = self._log.resolve(address)
-            self._writer.move_to(version)
-            self._branch = branch
-        return version.id
-
-    @property
-    def branches(self) -> list[str]:
-        """Names of all branches."""
-        return [b.name for b in self._log.branches()]
-
-    def history(self) -> list[Head]:
-        """Every version back to the beginning, newest first."""
-        return list(self._log.history(self._writer.version))
-
-    @property
-    def commits(self) -> list[dict[str, Any]]:
-        """Named versions, newest first: ``{"commit", "author", "time", "message"}``."""
-        return [_commit_entry(h) for h in self.history() if h.named]
-
-    def log(self) -> None:
-        """Print the named versions of this branch, newest first."""
-        from lakefmt.show import print_log
-
-        print_log(self)
-
-    def diff(self, first: str | None = None, second: str | None = None) -> Diff:
-        """What differs between two versions, per tensor.
-
-        Args:
-            first: a branch or version id; by default the last named version before the current one.
-            second: another; by default the current version. Buffered rows are stored first.
-
-        Returns:
-            Rows added, updated and deleted; it prints as a table.
-        """
-        self.flush()
-        new = self._log.resolve(second)[1] if second is not None else self._writer.version
-        old = self._log.resolve(first)[1] if first is not None else self._before(new)
-        return diff_states(old, new, lambda part: self._reader.offsets(part.file))
-
-    def _before(self, version: Version) -> Version:
-        """The last named version before this one, else the beginning."""
-        for head in self._log.history(version):
-            if (head.branch, head.v) != (version.head.branch, version.head.v) and (head.named or head.v == 0):
-                return self._log.read(head.branch, head.v)
-        return version
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
@@ -358,21 +320,10 @@ class Dataset(Rowset):
     def files(self) -> list[str]:
         """Addresses of the Parquet files with the light columns of this version, in row order: what SQL engines can open."""
         store = self._log.store
+        if self._writer.version.inline:
+            self._write().fold()  # rows that lie in the version object get files of their own
         keys = [f.files[0].key for f in self._writer.snapshot.fragments if f.files]
         return [store.local_path(k) or f"{store.url}/{k}" for k in keys]
-
-    def verify(self) -> int:
-        """Check every data file of this version against its checksum, reading every byte.
-
-        Returns:
-            Bytes read.
-
-        Raises:
-            Corrupt: some file is missing or damaged; the message names them.
-        """
-        self.flush()
-        files = dict.fromkeys(f for fragment in self._writer.snapshot.fragments for f in fragment.every_file())
-        return verify_files(self._log.store, files)
 
     # -- saved views ---------------------------------------------------------------------------------------------------
 
@@ -399,12 +350,6 @@ class Dataset(Rowset):
 
         self._write()
         delete_view(self, id)
-
-
-def _commit_entry(head: Head) -> dict[str, Any]:
-    return {
-        "commit": version_id(head.branch, head.v), "author": head.author, "time": head.ts_ms / 1000, "message": head.message,
-    }  # fmt: skip
 
 
 def _flush_at_exit(writer: Writer, pid: int) -> None:

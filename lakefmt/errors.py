@@ -16,10 +16,12 @@
     │   ├── NoSuchDataset                  the place holds no lakefmt dataset
     │   ├── NoSuchTensor (AttributeError)  the dataset has no such tensor
     │   ├── NoSuchVersion                  no such branch, tag or version
+    │   │   └── VersionExpired             it was there, and has been removed by expire()
     │   └── NoSuchView                     no saved view of that name
     ├── AlreadyExists (FileExistsError)    choose another name
     ├── ReadOnly (PermissionError)         get a writable handle
     ├── Conflict (RuntimeError)            somebody else changed the same thing: refresh and redo
+    │   └── MergeConflict                  both sides of a merge changed the same rows: say whose count
     ├── CommitStateUnknown (RuntimeError)  ask the store later whether the commit landed
     ├── StoreError (OSError)               the store failed; the stored dataset is as it was
     │   └── UnsafeStore                    the store cannot promise put-if-absent
@@ -34,7 +36,7 @@ would expect to catch. Messages name the value, the place and the remedy.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 
 class LakeError(Exception):
@@ -125,6 +127,10 @@ class NoSuchVersion(NotFound):
     code = "no-such-version"
 
 
+class VersionExpired(NoSuchVersion):
+    code = "version-expired"
+
+
 class NoSuchView(NotFound):
     code = "no-such-view"
 
@@ -139,6 +145,22 @@ class ReadOnly(LakeError, PermissionError):
 
 class Conflict(LakeError, RuntimeError):
     code = "conflict"
+
+
+class MergeConflict(Conflict):
+    """Both sides changed the same thing.
+
+    Attributes:
+        rows: per tensor, the row ids that both sides changed.
+        schema: sentences about tensors that both sides changed.
+    """
+
+    code = "merge-conflict"
+
+    def __init__(self, message: str, rows: Mapping[str, Sequence[int]] | None = None, schema: Sequence[str] = ()) -> None:
+        self.rows = {name: list(ids) for name, ids in (rows or {}).items()}
+        self.schema = list(schema)
+        super().__init__(message)
 
 
 class CommitStateUnknown(LakeError, RuntimeError):

@@ -79,6 +79,7 @@ class TensorDef(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         class_names: names of class ids, in order, for ``class_label``.
         open_labels: whether an unknown class name given to ``append`` becomes a new class.
         info: user metadata, any JSON.
+        first_dtype: dtype of stored columns that do not name theirs, where the tensor was widened since.
     """
 
     id: int
@@ -90,6 +91,7 @@ class TensorDef(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     class_names: tuple[str, ...] | None = None
     open_labels: bool = False
     info: dict[str, Any] = msgspec.field(default_factory=dict)
+    first_dtype: str | None = None
 
     @property
     def kind(self) -> Kind:
@@ -123,6 +125,12 @@ class TensorDef(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             ) from None
 
 
+def check_tensor_name(name: str) -> None:
+    """Refuse what cannot name a tensor."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise InvalidInput(f"{name!r} is no tensor name: use letters, digits and _ (and / for groups), beginning with a letter")
+
+
 def define_tensor(
     field_id: int,
     name: str,
@@ -136,8 +144,7 @@ def define_tensor(
     info: Mapping[str, Any] | None = None,
 ) -> TensorDef:
     """Check the arguments of ``create_tensor`` and make a definition of them."""
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise InvalidInput(f"{name!r} is no tensor name: use letters, digits and _ (and / for groups), beginning with a letter")
+    check_tensor_name(name)
     key = "generic" if htype is None or htype == "unspecified" else str(htype)
     if key not in HTYPES:
         raise InvalidInput(f"create_tensor({name!r}): unknown htype {key!r}; {nearest(key, HTYPES)}")

@@ -110,6 +110,12 @@ class Pending:
     def __bool__(self) -> bool:
         return bool(self.tails or self.updates)
 
+    def touched(self, stored: int) -> Rows:
+        """Positions of stored rows that get samples."""
+        continued = [np.arange(t.begin, min(stored, t.end)) for t in self.tails.values() if t.begin < stored]
+        rows = [p.rows() for p in self.updates.values()] + continued
+        return np.unique(np.concatenate(rows)) if rows else np.empty(0, np.int64)
+
     def patch(self, definition: TensorDef, rows: Rows, column: Column) -> None:
         """New samples for stored rows of a tensor."""
         if definition.id not in self.updates:

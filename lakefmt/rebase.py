@@ -12,7 +12,7 @@ from lakefmt.cells import Rows
 from lakefmt.errors import Conflict
 from lakefmt.fragment.columns import Column, NumericColumn, missing_column, new_column
 from lakefmt.htypes import TensorDef, extend_class_names
-from lakefmt.versioning.changes import Change, EditTensor
+from lakefmt.versioning.changes import Change, Edit, EditTensor
 from lakefmt.versioning.records import State
 
 
@@ -71,7 +71,7 @@ def class_edits(state: State, edited: Mapping[int, TensorDef]) -> tuple[list[Cha
             if not np.array_equal(ids, np.arange(len(ids))):
                 remaps[definition.name] = ids
         if merged != now:
-            changes.append(EditTensor(merged, only_classes=True))
+            changes.append(EditTensor(merged, Edit.CLASSES))
     return changes, remaps
 
 

@@ -61,15 +61,19 @@ def print_summary(rowset: Rowset) -> None:
     sys.stdout.write(describe(rowset) + "\n")
 
 
-def print_log(dataset: Any) -> None:
-    """Print the named versions, newest first."""
+def print_log(dataset: Any, *, everything: bool = False) -> None:
+    """Print the named versions, newest first; or all of them."""
+    from lakefmt.versions import operation_of
+
     where = f"branch {dataset.branch}" if dataset.branch else f"version {dataset.version_id}"
     lines = [f"{dataset.path} ({where})", ""]
     for head in dataset.history():
-        if head.named:
+        if head.named or everything:
             when = datetime.fromtimestamp(head.ts_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+            counts = ", ".join(f"{t.operation} {t.rows:,}" for t in head.touched if t.rows)
             lines += [
                 f"commit {version_id(head.branch, head.v)}", f"  author  {head.author}", f"  time    {when}",
-                f"  message {head.message or ''}", f"  rows    {head.rows:,}", "",
+                f"  message {head.message or ''}", f"  did     {operation_of(head)}" + (f" ({counts} rows)" if counts else ""),
+                f"  rows    {head.rows:,}", "",
             ]  # fmt: skip
     sys.stdout.write("\n".join(lines) + "\n")

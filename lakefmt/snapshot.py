@@ -10,6 +10,7 @@ import os
 import threading
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,26 +22,41 @@ from lakefmt.fragment.meta import LIGHT, ColumnFile, Field, Fragment, Slice
 from lakefmt.fragment.read import DECODED_NBYTES_MAX, RESIDENT_NBYTES_MAX, FileReader, missing_cells, place
 from lakefmt.fragment.runs import Runs, find_runs
 from lakefmt.htypes import Kind, TensorDef
+from lakefmt.versioning.leaves import Leaves, Tree
 from lakefmt.versioning.records import Version
 
 
 class Snapshot:
     """A ``RowSource`` over one version. Immutable, safe among threads, picklable."""
 
-    def __init__(self, reader: FileReader, version: Version, url: str) -> None:
+    def __init__(self, reader: FileReader, version: Version, url: str, leaves: Leaves | None = None) -> None:
         self.reader = reader
         self.version = version
         self.url = url
         self.definitions: Mapping[str, TensorDef] = {t.name: t for t in version.state.tensors}
-        self.fragments = version.state.fragments
-        live = np.array([f.live for f in self.fragments], np.int64)
-        self._starts = np.concatenate(([0], np.cumsum(live)))
-        self._starts_list: list[int] = self._starts.tolist()
-        self._rows: int = self._starts_list[-1]
-        physical = np.array([f.rows for f in self.fragments], np.int64)
-        self._physical = np.concatenate(([0], np.cumsum(physical)))
-        self._has_deletes = any(f.deleted for f in self.fragments)
+        self.fragments = Tree(version.state, leaves or Leaves(reader.store))
+        self._rows = version.state.rows
+        if version.inline:
+            reader.lend(version, version.inline)
         self._reset()
+
+    # what follows is known when rows are first asked for: opening a version reads none of its leaves
+
+    @cached_property
+    def _starts(self) -> Rows:
+        return np.concatenate(([0], np.cumsum(self.fragments.live)))
+
+    @cached_property
+    def _starts_list(self) -> list[int]:
+        return self._starts.tolist()  # type: ignore[no-any-return]
+
+    @cached_property
+    def _physical(self) -> Rows:
+        return np.concatenate(([0], np.cumsum(self.fragments.rows)))
+
+    @cached_property
+    def _has_deletes(self) -> bool:
+        return int(self._physical[-1]) != self._rows
 
     def _reset(self) -> None:
         self._pid = os.getpid()
@@ -69,6 +85,10 @@ class Snapshot:
             return self.definitions[name]
         except KeyError:
             raise NoSuchTensor(f"{self.url} has no tensor {name!r}; {nearest(name, self.definitions)}") from None
+
+    def extent(self, first: int, stop: int) -> tuple[int, int]:
+        """Positions ``[start, end)`` of the rows of some neighbouring fragments."""
+        return int(self._starts[first]), int(self._starts[stop])
 
     # -- positions -----------------------------------------------------------------------------------------------------
 
@@ -109,9 +129,71 @@ class Snapshot:
 
     def row_ids(self, rows: Rows) -> Rows:
         """Stable row ids of these positions."""
-        index, offsets = self.locate(rows)
-        first = np.array([f.first_id for f in self.fragments], np.int64)
-        return first[index] + offsets if len(rows) else np.empty(0, np.int64)
+        if not len(rows):
+            return np.empty(0, np.int64)
+        index, offsets = self.locate(np.asarray(rows, np.int64))
+        ids = self.fragments.first_ids[index] + offsets
+        for i in np.unique(index[self.fragments.listed[index]]).tolist():
+            here = index == i
+            ids[here] = self.ids_of(self.fragments[i])[offsets[here]]
+        return ids
+
+    def ids_of(self, fragment: Fragment) -> Rows:
+        """Row ids of all rows of a fragment, deleted ones included."""
+        if fragment.ids is None:
+            return np.arange(fragment.first_id, fragment.first_id + fragment.rows)
+        ids = self.reader.offsets(fragment.ids.file)[fragment.ids.start : fragment.ids.start + fragment.ids.count]
+        if len(ids) != fragment.rows:
+            raise Corrupt(f"{self.url}/{fragment.ids.file.key}: {len(ids)} row ids for {fragment.rows} rows; restore the file")
+        return ids
+
+    def find_ids(self, ids: Rows) -> tuple[Rows, Rows]:
+        """Index of the fragment (-1: none has it) and row offset of each row id, deleted rows included."""
+        ids = np.asarray(ids, np.int64)
+        index, offsets = np.full(len(ids), -1, np.int64), np.zeros(len(ids), np.int64)
+        tree = self.fragments
+        runs = np.flatnonzero(~tree.listed)
+        if len(runs):
+            firsts = tree.first_ids[runs]
+            order = np.argsort(firsts, kind="stable")
+            at = np.searchsorted(firsts, ids, side="right", sorter=order) - 1
+            candidate = runs[order[np.maximum(at, 0)]]
+            inside = (at >= 0) & (ids - tree.first_ids[candidate] < tree.rows[candidate])
+            index[inside] = candidate[inside]
+            offsets[inside] = ids[inside] - tree.first_ids[candidate[inside]]
+        if bool((index < 0).any()) and len(runs) < len(tree):
+            known, places, insides = self._listed_ids
+            at = np.minimum(np.searchsorted(known, ids), len(known) - 1)
+            found = (index < 0) & (known[at] == ids)
+            index[found], offsets[found] = places[at[found]], insides[at[found]]
+        return index, offsets
+
+    @cached_property
+    def _listed_ids(self) -> tuple[Rows, Rows, Rows]:
+        """Row ids of the fragments that list them, ascending, with fragment and offset of each."""
+        some = np.flatnonzero(self.fragments.listed).tolist()
+        lists = [self.ids_of(self.fragments[i]) for i in some]
+        ids = np.concatenate(lists)
+        places = np.repeat(np.array(some, np.int64), [len(x) for x in lists])
+        insides = np.concatenate([np.arange(len(x)) for x in lists])
+        order = np.argsort(ids, kind="stable")
+        return ids[order], places[order], insides[order]
+
+    def present(self, ids: Rows) -> Rows:
+        """Positions of row ids; -1 for a row that is not there, or not any more."""
+        index, offsets = self.find_ids(ids)
+        out = np.full(len(ids), -1, np.int64)
+        plain = (index >= 0) & (self.fragments.live[index] == self.fragments.rows[index]) if len(self.fragments) else index >= 0
+        out[plain] = self._starts[index[plain]] + offsets[plain]
+        for i in np.unique(index[(index >= 0) & ~plain]).tolist():
+            here = np.flatnonzero(index == i)
+            remaining = self.remaining(self.fragments[i])
+            at = np.searchsorted(remaining, offsets[here])
+            if not len(remaining):
+                continue
+            found = (at < len(remaining)) & (remaining[np.minimum(at, len(remaining) - 1)] == offsets[here])
+            out[here[found]] = self._starts[i] + at[found]
+        return out
 
     def positions(self, ids: Rows) -> Rows:
         """Positions of row ids.
@@ -119,14 +201,7 @@ class Snapshot:
         Raises:
             Conflict: a row is there no more.
         """
-        out = np.full(len(ids), -1, np.int64)
-        for i, fragment in enumerate(self.fragments):
-            here = np.flatnonzero((ids >= fragment.first_id) & (ids < fragment.first_id + fragment.rows))
-            if len(here):
-                remaining, offsets = self.remaining(fragment), ids[here] - fragment.first_id
-                at = np.searchsorted(remaining, offsets)
-                found = (at < len(remaining)) & (remaining[np.minimum(at, len(remaining) - 1)] == offsets)
-                out[here[found]] = self._starts[i] + at[found]
+        out = self.present(ids)
         if len(out) and int(out.min()) < 0:
             raise Conflict(
                 f"{self.url}: {int((out < 0).sum())} of the rows were deleted by another writer meanwhile; redo without them"
@@ -340,7 +415,7 @@ class Snapshot:
 
     def unit_rows(self) -> int:
         """Rows of a typical fragment: what is cheapest to read together."""
-        return max(1, int(np.median([f.rows for f in self.fragments]))) if self.fragments else 1
+        return max(1, int(np.median(self.fragments.rows))) if len(self.fragments) else 1
 
     def mean_nbytes(self, name: str) -> float:
         """Mean stored bytes of a sample."""

@@ -11,16 +11,12 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
 from typing import Any, TypeAlias
 
-import msgspec
 import numpy as np
-import pyarrow as pa
 
 from lakefmt.cells import Rows
 from lakefmt.errors import (
-    AlreadyExists,
     Conflict,
     InvalidInput,
     NoSuchTensor,
@@ -30,32 +26,27 @@ from lakefmt.errors import (
     nearest,
 )
 from lakefmt.fragment.columns import Column, new_column
-from lakefmt.fragment.meta import ColumnFile, Fragment, Overlay, Slice
+from lakefmt.fragment.meta import Fragment, Slice
 from lakefmt.fragment.read import FileReader
-from lakefmt.fragment.write import new_key, put_light, write_files
-from lakefmt.htypes import TensorDef, define_tensor, extend_class_names
+from lakefmt.fragment.write import write_files
+from lakefmt.htypes import TensorDef
+from lakefmt.outgoing import TINY_FILES_MAX, Outgoing, deletions, fill, folded, pending_changes
 from lakefmt.pending import Live, Pending, Tail, extended
-from lakefmt.rebase import class_edits, known, padded, remapped, runs_of, spread
+from lakefmt.rebase import class_edits, runs_of
 from lakefmt.samples import prepare_batch, prepare_sample
 from lakefmt.snapshot import Snapshot
 from lakefmt.staging import Columns, Staged, as_columns, piece, step_rows
 from lakefmt.versioning.changes import (
-    AddTensor,
     Append,
     Change,
-    Delete,
-    EditTensor,
     Name,
-    SetInfo,
-    Update,
-    WriteColumn,
 )
 from lakefmt.versioning.log import Log, Transaction
-from lakefmt.versioning.records import State, Version
+from lakefmt.versioning.records import Version
 
 #: Bytes buffered before they are written, and so the size of a fragment. Bounds the memory of a writer.
 FRAGMENT_NBYTES = 128 << 20
-Build: TypeAlias = Callable[[State], list[Change]]
+Build: TypeAlias = Callable[[Version], list[Change]]
 
 
 class Writer:
@@ -88,7 +79,7 @@ class Writer:
 
     def _stand(self, version: Version) -> None:
         self.version = version
-        self.snapshot = Snapshot(self.reader, version, self.url)
+        self.snapshot = Snapshot(self.reader, version, self.url, self.log.leaves)
         self._lengths: dict[int, int] = {}
 
     # -- what is there -------------------------------------------------------------------------------------------------
@@ -280,12 +271,13 @@ class Writer:
 
     def _piece_changes(self, columns: Columns, first: int) -> list[Change]:
         """Files for samples of rows from ``first`` on: some for rows that are stored already, the rest for a new fragment."""
+        out = Outgoing(self.log.store, self.snapshot, self.snapshot)
         cut = max(0, len(self.snapshot) - first)
         changes: list[Change] = []
         fresh: list[tuple[TensorDef, Column]] = []
         for definition, column in columns:
             if cut:
-                changes += self._fill(self.snapshot, definition, column.slice(0, cut), first, {})
+                changes += fill(out, definition, column.slice(0, cut), first)
             if cut < len(column):
                 fresh.append((definition, column.slice(cut, len(column)) if cut else column))
         if fresh:
@@ -297,8 +289,8 @@ class Writer:
     def _commit_staged(self, staged: list[Change], definitions: Mapping[str, TensorDef], started_s: float) -> None:
         edited = {d.id: d for d in definitions.values() if d is not self.snapshot.definitions[d.name]}
 
-        def build(state: State) -> list[Change]:
-            edits, remaps = class_edits(state, edited)
+        def build(version: Version) -> list[Change]:
+            edits, remaps = class_edits(version.state, edited)
             if remaps:
                 raise Conflict(
                     f"{self.url}: another writer added classes to {sorted(remaps)} meanwhile; nothing was committed: "
@@ -306,7 +298,7 @@ class Writer:
                 )
             return [*edits, *staged]
 
-        self._commit(Transaction(build, started_s=started_s))
+        self.commit_changes(Transaction(build, started_s=started_s))
 
     # -- changing stored rows ------------------------------------------------------------------------------------------
 
@@ -345,10 +337,7 @@ class Writer:
             self.own()
             ids = self._stored_ids(np.unique(rows))
 
-            def build(state: State) -> list[Change]:
-                return [Delete(self._deletions(state, ids))]
-
-            self._commit(Transaction(build))
+            self.commit_changes(Transaction(lambda version: deletions(self.log.store, self.at(version), ids)))
 
     def _stored_ids(self, rows: Rows) -> Rows:
         """Row ids of positions as this handle shows them, buffered rows (which are stored for it) included.
@@ -361,65 +350,9 @@ class Writer:
         ids[early] = self.snapshot.row_ids(rows[early])
         self.flush()
         if not early.all():
-            fragment = next(f for f in self.version.state.fragments if f.id == self._appended)
+            fragment = next(f for f in reversed(self.snapshot.fragments) if f.id == self._appended)
             ids[~early] = fragment.first_id + rows[~early] - stored
         return ids
-
-    def _deletions(self, state: State, ids: Rows) -> dict[str, Slice]:
-        """One file with, for each fragment concerned, all offsets deleted from it so far."""
-        snapshot = self._at(state)
-        lists: dict[str, Rows] = {}
-        for fragment in state.fragments:
-            mine = ids[(ids >= fragment.first_id) & (ids < fragment.first_id + fragment.rows)] - fragment.first_id
-            if len(mine):
-                before = snapshot.offsets(fragment.deleted, fragment) if fragment.deleted else np.empty(0, np.int64)
-                lists[fragment.id] = np.union1d(before, mine)
-        if not lists:
-            return {}
-        table = pa.table({"_offset": pa.array(np.concatenate(list(lists.values())), pa.int64())})
-        file = put_light(self.log.store, new_key("dv"), table)
-        starts = np.cumsum([0, *(len(x) for x in lists.values())]).tolist()
-        return {f: Slice(file=file, start=s, count=len(x)) for (f, x), s in zip(lists.items(), starts, strict=False)}
-
-    # -- schema --------------------------------------------------------------------------------------------------------
-
-    def create_tensor(self, name: str, *, exist_ok: bool = False, **options: Any) -> None:
-        """A new tensor; rows that exist lack it (their samples are missing)."""
-        with self.lock:
-            if name in self.snapshot.definitions:
-                if exist_ok:
-                    return
-                raise AlreadyExists(f"{self.url} has a tensor {name!r} already; pass exist_ok=True to keep it")
-            group_of = [n for n in self.snapshot.definitions if n.startswith(name + "/") or name.startswith(n + "/")]
-            if group_of:
-                raise AlreadyExists(f"{name!r} cannot be both a tensor and a group: {group_of[0]!r} exists")
-            taken = {t.id for t in self.version.state.tensors}
-            field_id = next(i for i in iter(lambda: uuid.uuid4().int & 0x7FFFFFFF, -1) if i not in taken)
-            definition = define_tensor(field_id, name, **options)
-            self.flush()
-            self._commit(Transaction(lambda state: [AddTensor(definition)]))
-
-    def edit_tensor(self, name: str, **changes: Any) -> None:
-        """Replace parts of a tensor's definition (info, class names)."""
-        with self.lock:
-            self.flush()
-            field_id = self.definition(name).id
-
-            def build(state: State) -> list[Change]:
-                now = next((t for t in state.tensors if t.id == field_id), None)
-                if now is None:
-                    raise Conflict(f"tensor {name!r} was deleted meanwhile")
-                classes = "class_names" in changes
-                edited = extend_class_names(now, changes["class_names"]) if classes else msgspec.structs.replace(now, **changes)
-                return [EditTensor(edited, only_classes=classes)]
-
-            self._commit(Transaction(build))
-
-    def set_info(self, info: Mapping[str, Any]) -> None:
-        """Replace the dataset's metadata."""
-        with self.lock:
-            self.flush()
-            self._commit(Transaction(lambda state: [SetInfo(dict(info))]))
 
     # -- versions ------------------------------------------------------------------------------------------------------
 
@@ -428,14 +361,27 @@ class Writer:
         with self.lock:
             self.settle()
             if self.pending and self._pid == os.getpid():
-                self._commit(Transaction(self._flusher()))
+                inline: dict[str, bytes] = {}
+                self.commit_changes(Transaction(self._flusher(inline), inline=inline))
 
     def commit(self, message: str | None) -> None:
         """Store what is buffered and name the version."""
         with self.lock:
             self.settle()
-            build: Build = self._flusher() if self.pending else _only_name
-            self._commit(Transaction(build, message=message, named=True))
+            build = self._flusher(None)
+            self.commit_changes(Transaction(lambda version: build(version) or [Name()], message=message, named=True))
+
+    def fold(self) -> None:
+        """Write the rows that lie in the version object into files of their own."""
+        with self.lock:
+            self.flush()
+            if self.version.inline:
+                store = self.log.store
+                self.commit_changes(Transaction(lambda version: folded(store, self.at(version)) or [Name()], operation="fold"))
+
+    def lists(self, part: Slice) -> Rows:
+        """Row offsets (or ids) that a small file lists."""
+        return self.reader.offsets(part.file)
 
     def settle(self) -> None:
         """Bring a commit to an end whose outcome the store did not tell, or an interrupt hid.
@@ -450,7 +396,8 @@ class Writer:
             else:
                 self._land(newest)
 
-    def _commit(self, txn: Transaction) -> None:
+    def commit_changes(self, txn: Transaction) -> None:
+        """Commit a transaction, and stand on the version it made. What is pending must be part of it."""
         if self._pid != os.getpid():
             raise ReadOnly(f"{self.url}: this handle was opened before a fork; open the dataset again in the child to write")
         self._unknown = txn  # until the outcome is known here: an interrupt may come at any moment
@@ -472,86 +419,31 @@ class Writer:
         if self._pid != os.getpid():
             raise ReadOnly(f"{self.url}: this handle was opened before a fork; open the dataset again in the child to write")
 
-    def _flusher(self) -> Build:
-        """A builder of the changes that store what is pending now; files are written once, and again only when class ids move."""
-        pending, base = self.pending, self.snapshot
-        made: dict[str, list[Change]] = {}
+    def _flusher(self, inline: dict[str, bytes] | None) -> Build:
+        """A builder of the changes that store what is pending now; files are written once, and again only when rows have moved
+        to other fragments, or class ids were given otherwise.
 
-        def build(state: State) -> list[Change]:
-            edits, remaps = class_edits(state, pending.definitions)
-            key = repr(sorted((k, v.tolist()) for k, v in remaps.items()))
+        Args:
+            inline: takes files that go into the version object; ``None``: rows go into files of their own, earlier ones too.
+        """
+        pending, base = self.pending, self.snapshot
+        touched = pending.touched(len(base))
+        made: dict[object, list[Change]] = {}
+
+        def build(version: Version) -> list[Change]:
+            edits, remaps = class_edits(version.state, pending.definitions)
+            at = self.at(version)
+            out = Outgoing(self.log.store, base, at, remaps, inline)
+            index, _ = out.places(touched)
+            homes = tuple(at.fragments[i].id for i in np.unique(index[index >= 0]).tolist())
+            key = (repr(sorted((k, v.tolist()) for k, v in remaps.items())), homes)
             if key not in made:
-                made[key] = self._data_changes(pending, base, remaps)
-            return [*edits, *made[key]]
+                made[key], self._appended = pending_changes(out, pending)
+            least = 1 if inline is None else TINY_FILES_MAX
+            return [*folded(self.log.store, at, least=least, leave=homes), *edits, *made[key]]
 
         return build
 
-    def _data_changes(self, pending: Pending, base: Snapshot, remaps: Mapping[str, Rows]) -> list[Change]:
-        definitions = {t.id: pending.definitions.get(t.id, t) for t in base.version.state.tensors}
-        stored = len(base)
-        rows = pending.rows(stored) - stored
-        fresh: list[tuple[TensorDef, Column]] = []
-        changes: list[Change] = []
-        for field_id, tail in pending.tails.items():
-            definition = definitions[field_id]
-            cut = min(max(0, stored - tail.begin), len(tail.column))
-            if cut:
-                changes += self._fill(base, definition, tail.column.slice(0, cut), tail.begin, remaps)
-            if cut < len(tail.column):
-                column = remapped(tail.column.slice(cut, len(tail.column)) if cut else tail.column, remaps.get(definition.name))
-                gap = max(0, tail.begin - stored)
-                fresh.append((definition, padded(column, definition, gap)))
-        if rows:
-            files = write_files(self.log.store, fresh, rows)
-            self._appended = uuid.uuid4().hex
-            changes.append(Append(Fragment(id=self._appended, rows=rows, first_id=0, files=files)))
-        overlays: dict[str, tuple[Overlay, ...]] = {}
-        for field_id, patches in pending.updates.items():
-            at, column = patches.latest()
-            column = remapped(column, remaps.get(definitions[field_id].name))
-            for fragment, overlay in self._overlays(base, definitions[field_id], at, column).items():
-                overlays[fragment] = (*overlays.get(fragment, ()), overlay)
-        return [*changes, Update(overlays)] if overlays else changes
-
-    def _fill(self, base: Snapshot, definition: TensorDef, column: Column, first: int, remaps: Mapping[str, Rows]) -> list[Change]:
-        """Samples for stored rows from ``first`` on: whole columns for fragments that lack the tensor, else updates."""
-        column = remapped(column, remaps.get(definition.name))
-        rows = np.arange(first, first + len(column))
-        index, offsets = base.locate(rows)
-        files: dict[str, tuple[ColumnFile, ...]] = {}
-        patched: list[Rows] = []
-        patches = new_column(known(definition))
-        bounds = np.flatnonzero(np.diff(index, prepend=-1, append=-1)).tolist()
-        for start, stop in pairwise(bounds):
-            fragment, here = base.fragments[int(index[start])], column.slice(start, stop)
-            whole = fragment.field(definition.id) is None and not fragment.overlays_of(definition.id)
-            if whole and offsets[start] == base.remaining(fragment)[0]:
-                here = spread(here, definition, offsets[start:stop])
-                files[fragment.id] = write_files(self.log.store, [(definition, here)], fragment.rows)
-            else:
-                patched.append(rows[start:stop])
-                patches.extend(here)
-        changes: list[Change] = [WriteColumn(files, definition.id)] if files else []
-        if patched:
-            overlays = self._overlays(base, definition, np.concatenate(patched), patches)
-            changes.append(Update({f: (o,) for f, o in overlays.items()}, fills=True))
-        return changes
-
-    def _overlays(self, base: Snapshot, definition: TensorDef, rows: Rows, column: Column) -> dict[str, Overlay]:
-        """Samples for some rows (ascending) of a tensor, as one set of files with a slice a fragment."""
-        index, offsets = base.locate(rows)
-        files = write_files(self.log.store, [(definition, column)], len(rows), folder="overlays", offsets=offsets)
-        out: dict[str, Overlay] = {}
-        bounds = np.flatnonzero(np.diff(index, prepend=-1, append=-1)).tolist()
-        for start, stop in pairwise(bounds):
-            at = Slice(file=files[0], start=start, count=stop - start)
-            out[base.fragments[int(index[start])].id] = Overlay(field_id=definition.id, at=at, files=files)
-        return out
-
-    def _at(self, state: State) -> Snapshot:
-        """A snapshot of a state that is no version yet (the one a rerun builds on)."""
-        return Snapshot(self.reader, Version(self.version.head, state, ""), self.url)
-
-
-def _only_name(state: State) -> list[Change]:
-    return [Name()]
+    def at(self, version: Version) -> Snapshot:
+        """A snapshot of a version that a transaction is built on."""
+        return self.snapshot if version is self.version else Snapshot(self.reader, version, self.url, self.log.leaves)

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from lakefmt.cells import Cells, Dense, Encoded, Ragged, Rows, Strings
-from lakefmt.fragment.meta import LIGHT, Fragment, Layout
+from lakefmt.fragment.meta import LIGHT, Field, Fragment, Layout, stored_dtype
 from lakefmt.htypes import Kind, TensorDef
 from lakefmt.query.catalog import Catalog, TensorInfo
 from lakefmt.query.engine import quoted
@@ -139,7 +139,7 @@ class _Scan:
             places = {r: self._place(fragment, r) for r in self._wanted}
             keys = list(dict.fromkeys(p.key for p in places.values() if p.key))
             look = (
-                bool(fragment.deleted),
+                bool(fragment.deleted or fragment.ids),
                 tuple((p.arrow, p.expression, keys.index(p.key) if p.key else -1) for p in places.values()),
             )
             groups.setdefault(look, []).append((i, places))
@@ -154,12 +154,14 @@ class _Scan:
         field_id, part = read
         info = self._by_id[field_id]
         found = fragment.field(field_id)
-        if fragment.deleted or fragment.overlays_of(field_id) or not self._local:
+        if fragment.deleted or fragment.ids or fragment.overlays_of(field_id) or not self._local:
             return _IN_ARROW
         if found is None:
             return _Place(None, _typed_null(info, part))
         file, field = found
         if field.rows < fragment.rows and field.layout not in LIGHT:
+            return _IN_ARROW
+        if fragment.inlined or (part == "value" and _widened(info.definition, field)):
             return _IN_ARROW
         if part == "shape":
             if field.shape is not None:
@@ -229,9 +231,8 @@ class _Scan:
         for n, (fragment, start) in enumerate(fragments):
             offsets = self._snapshot.remaining(fragment)
             rows = np.arange(start, start + len(offsets))
-            columns: dict[str, Any] = {
-                "_row": rows, "_id": fragment.first_id + offsets, "_offset": offsets, "_file": np.full(len(rows), n, np.int64),
-            }  # fmt: skip
+            ids = self._snapshot.ids_of(fragment)[offsets]
+            columns: dict[str, Any] = {"_row": rows, "_id": ids, "_offset": offsets, "_file": np.full(len(rows), n, np.int64)}
             for field_id in dict.fromkeys(i for i, _ in reads):
                 parts = {p for i, p in reads if i == field_id}
                 columns.update({_column(field_id, p): a for p, a in self._arrays(field_id, fragment, rows, parts).items()})
@@ -254,6 +255,7 @@ class _Scan:
         """A FLAT column of an untouched fragment as a list array over its mapped pages, without a copy where it is one page."""
         found = fragment.field(definition.id)
         clean = found is not None and found[1].layout is Layout.FLAT and found[1].rows == fragment.rows
+        clean = clean and found is not None and not _widened(definition, found[1])
         if not clean or found is None or fragment.deleted or fragment.overlays_of(definition.id) or info.ndim == 0:
             return None
         pages = self._snapshot.reader.flat_pages(definition, *found, always=True)
@@ -265,6 +267,10 @@ class _Scan:
         size = int(np.prod(shape, dtype=np.int64))
         array = pa.FixedSizeListArray.from_arrays(pa.array(values), size)
         return {"value": array, "shape": _constant_shapes(shape, fragment.rows)}
+
+
+def _widened(definition: TensorDef, field: Field) -> bool:
+    return definition.kind is Kind.NUMERIC and stored_dtype(definition, field) != definition.dtype
 
 
 def _arrow(definition: TensorDef, info: TensorInfo, cells: Cells) -> dict[str, pa.Array]:

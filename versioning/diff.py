@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from lakefmt.errors import InvalidInput
 from lakefmt.fragment.meta import Fragment, Slice
-from lakefmt.versioning.records import Version
+from lakefmt.htypes import TensorDef
+from lakefmt.versioning.leaves import Leaves
+from lakefmt.versioning.log import Log
+from lakefmt.versioning.records import State, Version
 
 Ids = npt.NDArray[np.int64]
-Offsets = Callable[[Slice], Ids]
+Lists = Callable[[Slice], Ids]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,7 @@ class Diff:
         tensors: per tensor name (as in the second version, else the first).
         created, removed: tensors that only the second, or only the first, has.
         renamed: old name to new name.
+        edited: tensors whose definition differs in more than the name.
         info_updated: whether the dataset's metadata differs.
     """
 
@@ -46,10 +52,12 @@ class Diff:
     created: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     renamed: dict[str, str] = field(default_factory=dict)
+    edited: tuple[str, ...] = ()
     info_updated: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.created or self.removed or self.renamed or self.info_updated or any(map(bool, self.tensors.values())))
+        schema = self.created or self.removed or self.renamed or self.edited or self.info_updated
+        return bool(schema or any(map(bool, self.tensors.values())))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values: per tensor lists of row ids."""
@@ -59,7 +67,8 @@ class Diff:
         }
         return {
             "first": self.first, "second": self.second, "tensors": tensors, "created": list(self.created),
-            "removed": list(self.removed), "renamed": dict(self.renamed), "info_updated": self.info_updated,
+            "removed": list(self.removed), "renamed": dict(self.renamed), "edited": list(self.edited),
+            "info_updated": self.info_updated,
         }  # fmt: skip
 
     def __repr__(self) -> str:
@@ -74,27 +83,21 @@ class Diff:
             for name, d in self.tensors.items()
         ]
         lines += [f"renamed: {old} -> {new}" for old, new in self.renamed.items()]
+        lines += [f"definition changed: {name}" for name in self.edited]
         return "\n".join([*lines, "info changed"] if self.info_updated else lines)
 
 
-def diff_states(old: Version, new: Version, offsets: Offsets) -> Diff:
-    """The net difference from one version to another.
-
-    Args:
-        old, new: any two versions of a dataset, also of different branches.
-        offsets: reads the row offsets a deletion or overlay file lists.
-    """
-    before = {f.id: f for f in old.state.fragments}
-    after = {f.id: f for f in new.state.fragments}
+def diff_versions(log: Log, old: Version, new: Version, lists: Lists) -> Diff:
+    """The net difference from one version to another, any two of a dataset; see ``changes_between``."""
+    direct = changes_between(log, old, new, lists)
     old_names = {t.id: t.name for t in old.state.tensors}
     new_names = {t.id: t.name for t in new.state.tensors}
     tensors: dict[str, TensorDiff] = {}
-    pairs = [(before.get(i), after.get(i)) for i in dict.fromkeys([*before, *after])]
     for field_id in dict.fromkeys([*old_names, *new_names]):
-        parts = [_fragment_diff(a, b, field_id, offsets) for a, b in pairs if a != b]
         name = new_names.get(field_id, old_names.get(field_id, ""))
         name = f"{name} ({field_id})" if name in tensors else name  # two tensors of one name, made on two branches
-        tensors[name] = TensorDiff(*(np.sort(np.concatenate([p[i] for p in parts] or [_NONE])) for i in range(3)))
+        tensors[name] = direct.get(field_id, NO_ROWS)
+    before = {t.id: t for t in old.state.tensors}
     return Diff(
         first=old.id,
         second=new.id,
@@ -102,38 +105,189 @@ def diff_states(old: Version, new: Version, offsets: Offsets) -> Diff:
         created=tuple(n for i, n in new_names.items() if i not in old_names),
         removed=tuple(n for i, n in old_names.items() if i not in new_names),
         renamed={old_names[i]: n for i, n in new_names.items() if i in old_names and old_names[i] != n},
+        edited=tuple(t.name for t in new.state.tensors if t.id in before and _edited(before[t.id], t)),
         info_updated=old.state.info != new.state.info,
     )
 
 
+def _edited(old: TensorDef, new: TensorDef) -> bool:
+    return msgspec.structs.replace(old, name=new.name) != new
+
+
+#: Per field id, what happened to its rows; under ``ROWS``, which rows came and went, whatever samples they have.
+Changes: TypeAlias = dict[int, TensorDiff]
+ROWS = -1
 _NONE: Ids = np.empty(0, np.int64)
+NO_ROWS = TensorDiff(_NONE, _NONE, _NONE)
 
 
-def _fragment_diff(old: Fragment | None, new: Fragment | None, field_id: int, offsets: Offsets) -> tuple[Ids, Ids, Ids]:
+def changes_between(log: Log, old: Version, new: Version, lists: Lists) -> Changes:
+    """What leads from one version to another.
+
+    Fragments that both have tell nothing and cost nothing. Where rows lie in other fragments because one side was compacted, the
+    versions between are looked at one by one, as compaction takes up the updates before it.
+
+    Args:
+        lists: reads the row offsets (or ids) that a small file lists.
+    """
+    direct, moved = _step(log, old, new, lists)
+    if not moved:
+        return direct
+    path = _path(log, old, new)
+    if path is not None:
+        return _walk(log, path, lists)
+    back = _path(log, new, old)
+    if back is not None:
+        return {i: inverse(d) for i, d in _walk(log, back, lists).items()}
+    base = common_ancestor(log, old, new)
+    to_old, to_new = changes_between(log, base, old, lists), changes_between(log, base, new, lists)
+    return {i: composed(inverse(to_old.get(i, NO_ROWS)), to_new.get(i, NO_ROWS)) for i in {**to_old, **to_new}}
+
+
+def common_ancestor(log: Log, one: Version, other: Version) -> Version:
+    """The newest version whose work is in both.
+
+    Raises:
+        InvalidInput: there is none.
+    """
+    mine, theirs = ({**v.state.contains, v.head.branch: v.head.v} for v in (one, other))
+    shared = [(b, min(v, theirs[b])) for b, v in mine.items() if b in theirs]
+    if not shared:
+        raise InvalidInput(f"versions {one.id} and {other.id} have no common ancestor")
+    found = [log.read(b, v) for b, v in shared]
+    newest = [
+        v for v in found
+        if not any(w is not v and w.state.contains.get(v.head.branch, -1) >= v.head.v for w in found)
+    ]  # fmt: skip
+    return max(newest or found, key=lambda v: v.head.ts_ms)
+
+
+def inverse(changes: TensorDiff) -> TensorDiff:
+    """The way back."""
+    return TensorDiff(changes.deleted, changes.updated, changes.added)
+
+
+def _step(log: Log, old: Version, new: Version, lists: Lists) -> tuple[Changes, bool]:
+    """Rows that differ, by comparing the fragments that differ; and whether some lie in other fragments now."""
+    pairs = differing(log.leaves, old.state, new.state)
+    moved = False
+    out: Changes = {}
+    for field_id in dict.fromkeys(t.id for t in (*old.state.tensors, *new.state.tensors)):
+        parts = [_fragment_diff(a, b, field_id, lists) for a, b in pairs]
+        added, updated, deleted = (np.sort(np.concatenate([p[i] for p in parts] or [_NONE])) for i in range(3))
+        both = np.intersect1d(added, deleted)
+        if len(both):
+            moved = True
+            fresh = [_patched_ids(b, field_id, lists) for a, b in pairs if a is None and b is not None]
+            patched = np.intersect1d(both, np.concatenate(fresh)) if fresh else _NONE
+            added, deleted, updated = np.setdiff1d(added, both), np.setdiff1d(deleted, both), np.union1d(updated, patched)
+        out[field_id] = TensorDiff(added, updated, deleted)
+    had = np.concatenate([_live_ids(a, lists) for a, _ in pairs] or [_NONE])
+    has = np.concatenate([_live_ids(b, lists) for _, b in pairs] or [_NONE])
+    out[ROWS] = TensorDiff(np.setdiff1d(has, had), _NONE, np.setdiff1d(had, has))
+    return out, moved
+
+
+def differing(leaves: Leaves, old: State, new: State) -> list[tuple[Fragment | None, Fragment | None]]:
+    """Fragments of two states that are not the same in both; leaves that both have are looked at only where overridden."""
+    shared = {leaf.key for leaf in old.leaves} & {leaf.key for leaf in new.leaves}
+    kept = [leaf for leaf in new.leaves if leaf.key in shared]
+    before, after = _outside(leaves, old, shared), _outside(leaves, new, shared)
+    overrides = [{o.fragment.id: o.fragment for o in s.overrides} for s in (old, new)]
+    for fragment_id in {**overrides[0], **overrides[1]}:
+        if fragment_id not in before and fragment_id not in after:
+            entry = leaves.find(kept, fragment_id)
+            if entry is not None:
+                before[fragment_id] = overrides[0].get(fragment_id, entry)
+                after[fragment_id] = overrides[1].get(fragment_id, entry)
+    ids = dict.fromkeys([*before, *after])
+    return [(before.get(i), after.get(i)) for i in ids if before.get(i) != after.get(i)]
+
+
+def _outside(leaves: Leaves, state: State, shared: set[str]) -> dict[str, Fragment]:
+    own = [leaf for leaf in state.leaves if leaf.key not in shared]
+    present = {o.fragment.id: o.fragment for o in state.overrides}
+    listed = [t.fragment(i) for t in leaves.tables(own) for i in range(len(t))]
+    return {f.id: present.get(f.id, f) for f in (*listed, *state.fragments)}
+
+
+def _path(log: Log, old: Version, new: Version) -> list[tuple[str, int]] | None:
+    """The versions from an older one to a newer one that came from it; ``None`` when neither came from the other."""
+    out: list[tuple[str, int]] = []
+    branch, v, head = new.head.branch, new.head.v, new.head
+    while branch != old.head.branch:
+        out += [(branch, n) for n in range(v, -1, -1)]
+        head = log.heads(branch, [0])[0]
+        if head.parent is None or head.parent_v is None:
+            return None
+        branch, v = head.parent, head.parent_v
+    if v < old.head.v:
+        return None
+    return [*out, *((branch, n) for n in range(v, old.head.v - 1, -1))][::-1]
+
+
+def _walk(log: Log, path: Sequence[tuple[str, int]], lists: Lists) -> Changes:
+    total: Changes = {}
+    before = log.read(*path[0])
+    for place in path[1:]:
+        after = log.read(*place)
+        for field_id, step in _step(log, before, after, lists)[0].items():
+            total[field_id] = composed(total.get(field_id, NO_ROWS), step)
+        before = after
+    return total
+
+
+def composed(first: TensorDiff, then: TensorDiff) -> TensorDiff:
+    """What two differences in a row come to."""
+    again = np.intersect1d(then.added, first.deleted)
+    added = np.union1d(np.setdiff1d(first.added, then.deleted), np.setdiff1d(then.added, first.deleted))
+    updated = np.setdiff1d(np.union1d(first.updated, then.updated), np.union1d(then.deleted, added))
+    deleted = np.union1d(np.setdiff1d(first.deleted, then.added), np.setdiff1d(then.deleted, first.added))
+    return TensorDiff(added, np.union1d(updated, again), deleted)
+
+
+def _fragment_diff(old: Fragment | None, new: Fragment | None, field_id: int, lists: Lists) -> tuple[Ids, Ids, Ids]:
     """Row ids added, updated, deleted for one tensor in one fragment; either side may lack the fragment."""
     some = new or old
     assert some is not None
-    had, has = _rows_with(old, field_id, offsets), _rows_with(new, field_id, offsets)
+    had, has = _rows_with(old, field_id, lists), _rows_with(new, field_id, lists)
     added, deleted = np.setdiff1d(has, had), np.setdiff1d(had, has)
     updated = _NONE
     if old is not None and new is not None:
         one_sided = set(new.overlays_of(field_id)) ^ set(old.overlays_of(field_id))
         fresh = sorted(one_sided, key=lambda o: (o.at.file.key, o.at.start))
-        touched = np.unique(np.concatenate([_listed(o.at, offsets) for o in fresh] or [_NONE]))
+        touched = np.unique(np.concatenate([_listed(o.at, lists) for o in fresh] or [_NONE]))
         updated = np.intersect1d(np.intersect1d(touched, has), had)
-    return added + some.first_id, updated + some.first_id, deleted + some.first_id
+    return _ids(some, added, lists), _ids(some, updated, lists), _ids(some, deleted, lists)
 
 
-def _rows_with(fragment: Fragment | None, field_id: int, offsets: Offsets) -> Ids:
+def _ids(fragment: Fragment, offsets: Ids, lists: Lists) -> Ids:
+    return offsets + fragment.first_id if fragment.ids is None else _listed(fragment.ids, lists)[offsets]
+
+
+def _live_ids(fragment: Fragment | None, lists: Lists) -> Ids:
+    if fragment is None:
+        return _NONE
+    rows = np.arange(fragment.rows)
+    return _ids(fragment, np.setdiff1d(rows, _listed(fragment.deleted, lists)) if fragment.deleted else rows, lists)
+
+
+def _patched_ids(fragment: Fragment, field_id: int, lists: Lists) -> Ids:
+    """Ids of the rows of a fragment that have been updated since it was made."""
+    patched = [_listed(o.at, lists) for o in fragment.overlays_of(field_id)]
+    return _ids(fragment, np.unique(np.concatenate(patched)), lists) if patched else _NONE
+
+
+def _rows_with(fragment: Fragment | None, field_id: int, lists: Lists) -> Ids:
     """Live offsets at which a tensor has been written."""
     if fragment is None:
         return _NONE
     found = fragment.field(field_id)
     rows = np.arange(found[1].rows if found else 0)
-    patched = [_listed(o.at, offsets) for o in fragment.overlays_of(field_id)]
+    patched = [_listed(o.at, lists) for o in fragment.overlays_of(field_id)]
     rows = np.union1d(rows, np.concatenate(patched)) if patched else rows
-    return np.setdiff1d(rows, _listed(fragment.deleted, offsets)) if fragment.deleted else rows
+    return np.setdiff1d(rows, _listed(fragment.deleted, lists)) if fragment.deleted else rows
 
 
-def _listed(part: Slice, offsets: Offsets) -> Ids:
-    return offsets(part)[part.start : part.start + part.count]
+def _listed(part: Slice, lists: Lists) -> Ids:
+    return lists(part)[part.start : part.start + part.count]

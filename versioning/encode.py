@@ -5,21 +5,31 @@ The head ends with a checksum of itself and carries the body's, so damage anywhe
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import msgspec
 import pyarrow as pa
 import xxhash
 
 from lakefmt.errors import Corrupt, InvalidInput, UnsupportedFormat
+from lakefmt.fragment.meta import INLINE_FOLDER, ColumnFile
 from lakefmt.storage import Bytes
 from lakefmt.versioning.records import FORMAT_VERSION, READER_FEATURES, Head, State, Version
 
+_NOTHING: Mapping[str, bytes] = MappingProxyType({})
 _CHECK = b',"check":"'
 _HEAD_NBYTES_MAX = 16 << 20
 _BODY_NBYTES_MAX = 1 << 31
 
 
-def encode_version(head: Head, state: State) -> tuple[bytes, Version]:
-    """The bytes of a version object, and the version as a reader would see it."""
+def encode_version(head: Head, state: State, inline: Mapping[str, bytes] = _NOTHING) -> tuple[bytes, Version]:
+    """The bytes of a version object, and the version as a reader would see it.
+
+    Args:
+        inline: the files of rows that lie in the object, by key; those that the state names are taken.
+    """
+    own = {f.key: inline[f.key] for f in inline_files(state)}
     try:
         raw = msgspec.json.encode(state)
         msgspec.json.decode(raw, type=State)  # never put what no reader would accept
@@ -28,10 +38,18 @@ def encode_version(head: Head, state: State) -> tuple[bytes, Version]:
         raise InvalidInput(f"a version cannot hold this message, author, name or metadata: {e}; nothing was committed") from e
     body = pa.compress(raw, codec="zstd", asbytes=True)
     head = msgspec.structs.replace(head, body_size=len(body), body_raw_size=len(raw), body_xxh64=xxhash.xxh64(body).hexdigest())
+    rows = pa.compress(b"".join(own.values()), codec="zstd", asbytes=True) if own else b""
+    if own:
+        head = msgspec.structs.replace(head, inline_size=len(rows), inline_xxh64=xxhash.xxh64(rows).hexdigest())
     line = msgspec.json.encode(head)
     opening = line[:-1]  # without the closing brace
-    data = opening + _CHECK + xxhash.xxh64(opening).hexdigest().encode() + b'"}\n' + body
-    return data, Version(head, state, xxhash.xxh64(data).hexdigest())
+    data = opening + _CHECK + xxhash.xxh64(opening).hexdigest().encode() + b'"}\n' + body + rows
+    return data, Version(head, state, xxhash.xxh64(data).hexdigest(), own)
+
+
+def inline_files(state: State) -> list[ColumnFile]:
+    """The files of a state that lie in its version object, in the order they lie there."""
+    return [f for fragment in state.fragments if fragment.inlined for f in fragment.files if f.key.startswith(INLINE_FOLDER)]
 
 
 def decode_head(data: Bytes, what: str) -> tuple[Head, int]:
@@ -92,7 +110,10 @@ def decode_version(data: Bytes, what: str) -> Version:
         UnsupportedFormat: a newer lakefmt wrote it.
     """
     head, start = decode_head(data, what)
-    body = memoryview(data)[start:]
+    body = memoryview(data)[start : start + head.body_size]
+    rows = memoryview(data)[start + head.body_size :]
+    if len(rows) != head.inline_size or (len(rows) and xxhash.xxh64(rows).hexdigest() != head.inline_xxh64):
+        raise Corrupt(f"{what}: the rows in it do not match their checksum; restore the object from a copy")
     if len(body) != head.body_size or xxhash.xxh64(body).hexdigest() != head.body_xxh64:
         raise Corrupt(f"{what}: its body does not match its checksum; restore the object from a copy")
     if not 0 <= head.body_raw_size <= _BODY_NBYTES_MAX:
@@ -102,4 +123,21 @@ def decode_version(data: Bytes, what: str) -> Version:
         state = msgspec.json.decode(raw, type=State)
     except (msgspec.MsgspecError, pa.ArrowException, OSError, ValueError) as e:
         raise Corrupt(f"{what}: its body does not parse ({e})") from e
-    return Version(head, state, xxhash.xxh64(data).hexdigest())
+    return Version(head, state, xxhash.xxh64(data).hexdigest(), _decode_inline(rows, state, what))
+
+
+def _decode_inline(rows: Bytes, state: State, what: str) -> dict[str, bytes]:
+    files = inline_files(state)
+    if not files and not len(rows):
+        return {}
+    try:
+        raw = pa.decompress(rows, decompressed_size=sum(f.size for f in files), codec="zstd", asbytes=True)
+    except (pa.ArrowException, OSError, ValueError) as e:
+        raise Corrupt(f"{what}: the rows in it do not decompress ({e}); restore the object from a copy") from e
+    out, at = {}, 0
+    for f in files:
+        out[f.key] = raw[at : at + f.size]
+        at += f.size
+    if at != len(raw):
+        raise Corrupt(f"{what}: it holds {len(raw)} bytes of rows, its entries say {at}; restore the object from a copy")
+    return out

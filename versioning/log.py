@@ -6,6 +6,7 @@ number if it is absent, and reads the slot back whenever the answer was anything
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import json
 import os
@@ -15,39 +16,41 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from urllib.parse import quote, unquote
+from datetime import UTC, datetime
 
 import msgspec
-import xxhash
 
 from lakefmt.errors import (
-    AlreadyExists,
     CommitStateUnknown,
     Conflict,
     Corrupt,
-    InvalidInput,
     NoSuchDataset,
     NoSuchObject,
     NoSuchVersion,
     StoreError,
     UnsupportedFormat,
+    VersionExpired,
     nearest,
 )
 from lakefmt.storage import Range, Store, probe_put_if_absent
-from lakefmt.versioning.changes import Change, fold, touch
+from lakefmt.versioning.changes import Change, fold, touches, without
 from lakefmt.versioning.conflicts import Verdict, judge
 from lakefmt.versioning.encode import check_format_version, decode_head, decode_version, encode_version
+from lakefmt.versioning.leaves import Leaves, adopted, merged, shelved, small_runs
 from lakefmt.versioning.records import (
+    BASIC_READERS,
     FORMAT_VERSION,
-    READER_FEATURES,
     WRITER_FEATURES,
     Branch,
     Claim,
     Head,
+    Leaf,
+    Operation,
     State,
     Version,
     version_id,
 )
+from lakefmt.versioning.refs import Refs, parse_version_id, put_once
 
 CLAIM_KEY = "_lakefmt.json"
 MAIN = "main"
@@ -65,15 +68,25 @@ class Transaction:
     """One commit in the making.
 
     Attributes:
-        build: makes the changes from a state; called again when the conflict table asks for a rerun.
+        build: makes the changes from a version; called again when the conflict table asks for a rerun.
         message: the user's, or ``None`` for a flush.
         named: whether the version is a commit of the user's.
+        operation: what the user called, where it is more than storing rows.
+        merged: branch and version that this brings in.
+        again: build it again from whatever landed first, and ask no conflict table (it looks at everything itself).
+        inline: files of rows that may go into the version object, by key.
+        readers: features that a reader of what this writes must know.
         attempt: the version last put, and its bytes; for bringing an unknown outcome to an end.
     """
 
-    build: Callable[[State], list[Change]]
+    build: Callable[[Version], list[Change]]
     message: str | None = None
     named: bool = False
+    operation: str = ""
+    merged: tuple[str, int] | None = None
+    again: bool = False
+    inline: dict[str, bytes] = field(default_factory=dict)
+    readers: frozenset[str] = frozenset()
     attempt: tuple[Version, bytes] | None = None
     uuid: str = field(default_factory=lambda: uuid.uuid4().hex)
     started_s: float = field(default_factory=time.monotonic)
@@ -85,6 +98,10 @@ class Log:
     def __init__(self, store: Store, claim: Claim) -> None:
         self.store = store
         self.claim = claim
+        self.refs = Refs(store)
+        self.leaves = Leaves(store)
+        self._commits = 0
+        self._merges: dict[tuple[str, ...], tuple[Leaf, ...]] = {}
 
     # -- places --------------------------------------------------------------------------------------------------------
 
@@ -130,9 +147,9 @@ class Log:
             UnsafeStore: the store cannot promise put-if-absent.
         """
         probe_put_if_absent(store, f"_probe/{uuid.uuid4().hex}")
-        now_ms = _now_ms()
-        claim = Claim(format="lakefmt", format_version=FORMAT_VERSION, dataset=uuid.uuid4().hex, created_ms=now_ms)
-        _put_once(store, CLAIM_KEY, msgspec.json.encode(claim))
+        created_ms = now_ms()
+        claim = Claim(format="lakefmt", format_version=FORMAT_VERSION, dataset=uuid.uuid4().hex, created_ms=created_ms)
+        put_once(store, CLAIM_KEY, msgspec.json.encode(claim))
         log = cls.open(store)
         log._complete()
         return log
@@ -143,14 +160,14 @@ class Log:
         branch = Branch(name=MAIN, uuid=claim.dataset, created_ms=claim.created_ms)
         head = Head(
             format_version=FORMAT_VERSION, dataset=claim.dataset, branch=branch.uuid, v=0, transaction=claim.dataset,
-            read_v=-1, previous="", ts_ms=claim.created_ms, author="", message="created", readers=_features(READER_FEATURES),
+            read_v=-1, previous="", ts_ms=claim.created_ms, author="", message="created", readers=_features(BASIC_READERS),
             writers=_features(WRITER_FEATURES),
         )  # fmt: skip
         data, _ = encode_version(head, State())
-        _put_once(self.store, _version_key(branch.uuid, 0), data)
-        _put_once(self.store, _branch_key(MAIN), msgspec.json.encode(branch))
+        put_once(self.store, version_key(branch.uuid, 0), data)
+        self.refs.create_branch(branch)
 
-    # -- branches ------------------------------------------------------------------------------------------------------
+    # -- names ---------------------------------------------------------------------------------------------------------
 
     def branch(self, name: str) -> Branch:
         """A branch by name.
@@ -158,78 +175,74 @@ class Log:
         Raises:
             NoSuchVersion: there is none.
         """
-        try:
-            return msgspec.json.decode(self.store.get(_branch_key(name)), type=Branch)
-        except NoSuchObject:
-            if name == MAIN:  # a creator died half-way
-                self._complete()
-                return self.branch(MAIN)
-            known = [b.name for b in self.branches()]
+        found = self.refs.find_branch(name)
+        if found is None and name == MAIN:  # a creator died half-way
+            self._complete()
+            found = self.refs.find_branch(name)
+        if found is None:
+            known = [b.name for b in self.refs.branches()] + [t.name for t in self.refs.tags()]
             raise NoSuchVersion(
-                f"{self.store.url} has no branch or version {name!r}; {nearest(name, known)} "
+                f"{self.store.url} has no branch, tag or version {name!r}; {nearest(name, known)} "
                 f"(checkout({name!r}, create=True) makes a branch)"
-            ) from None
-        except msgspec.MsgspecError as e:
-            raise Corrupt(f"{self.store.url}: branch {name!r} does not parse ({e})") from e
-
-    def branches(self) -> list[Branch]:
-        """All branches, by name."""
-        prefix = "refs/branches/"
-        names = sorted(unquote(e.key[len(prefix) : -len(".json")]) for e in self.store.list(prefix))
-        return [self.branch(n) for n in names]
-
-    def create_branch(self, name: str, at: Version) -> Version:
-        """A new branch that begins as a copy of a version's state; no data moves.
-
-        Raises:
-            AlreadyExists: the name is taken.
-        """
-        check_branch_name(name)
-        branch = Branch(
-            name=name, uuid=uuid.uuid4().hex, parent=at.head.branch, parent_v=at.head.v,
-            id_space=random.SystemRandom().randrange(1, 1 << 31), created_ms=_now_ms(),
-        )  # fmt: skip
-        head = Head(
-            format_version=FORMAT_VERSION, dataset=self.claim.dataset, branch=branch.uuid, v=0, transaction=uuid.uuid4().hex,
-            read_v=-1, previous=at.xxh64, ts_ms=max(_now_ms(), at.head.ts_ms + 1), author=_author(),
-            message=f"branch {name!r} of {at.id}", rows=at.head.rows, readers=at.head.readers, writers=at.head.writers,
-            parent=at.head.branch, parent_v=at.head.v,
-        )  # fmt: skip
-        state = msgspec.structs.replace(at.state, next_row=0, id_space=branch.id_space)
-        data, version = encode_version(head, state)
-        _put_once(self.store, _version_key(branch.uuid, 0), data)
-        if not _put_once(self.store, _branch_key(name), msgspec.json.encode(branch)):
-            raise AlreadyExists(f"{self.store.url} has a branch {name!r} already; checkout({name!r}) without create=True")
-        return version
+            )
+        return found
 
     def resolve(self, at: str) -> tuple[Branch | None, Version]:
-        """The version that a branch name or version id names; with the branch, when it is its head.
+        """The version that a branch, tag or version id names; with the branch, when it is its head.
 
         Raises:
-            NoSuchVersion: neither.
+            NoSuchVersion: none of them.
         """
-        found = _parse_version_id(at)
+        found = parse_version_id(at)
         if found is not None:
             prefix, v = found
-            for branch in self.branches():
-                if branch.uuid.startswith(prefix):
-                    return None, self.read(branch.uuid, v)
-        branch = self.branch(at)
+            for branch_uuid in self.logs():
+                if branch_uuid.startswith(prefix):
+                    return None, self.read(branch_uuid, v)
+            raise NoSuchVersion(
+                f"{self.store.url} has no branch that version {at!r} could be of; it was deleted, or never was here"
+            )
+        named = self.refs.find_branch(at)
+        if named is None and (tag := self.refs.find_tag(at)) is not None:
+            return None, self.read(tag.branch, tag.v)
+        branch = named or self.branch(at)
         return branch, self.head(branch.uuid)
+
+    def logs(self) -> list[str]:
+        """Uuids of all logs that a version id may name: those of the branches and of what they come from."""
+        found: dict[str, None] = {}
+        for branch in self.refs.branches():
+            found |= dict.fromkeys((branch.uuid, *branch.earlier))
+            if branch.parent is not None:
+                found[branch.parent] = None
+        return list(found)
 
     # -- versions ------------------------------------------------------------------------------------------------------
 
     def read(self, branch_uuid: str, v: int) -> Version:
         """One version."""
-        key = _version_key(branch_uuid, v)
+        key = version_key(branch_uuid, v)
         try:
             data = self.store.get(key)
         except NoSuchObject:
-            raise NoSuchVersion(f"{self.store.url} has no version {version_id(branch_uuid, v)}") from None
+            raise self._no_version(branch_uuid, v) from None
+        return self._decoded(data, branch_uuid, v)
+
+    def _decoded(self, data: bytes, branch_uuid: str, v: int) -> Version:
+        key = version_key(branch_uuid, v)
         version = decode_version(data, f"{self.store.url}/{key}")
         if version.head.branch != branch_uuid or version.head.v != v:
             raise Corrupt(f"{self.store.url}/{key} says it is version {version.id}; restore it from a copy")
         return version
+
+    def _no_version(self, branch_uuid: str, v: int) -> NoSuchVersion:
+        there = [n for n in self.numbers(branch_uuid) if n > v] if v >= 0 else []
+        if there:
+            return VersionExpired(
+                f"{self.store.url}: version {version_id(branch_uuid, v)} has expired, or was lost (verify() tells); "
+                f"the oldest after it is {version_id(branch_uuid, there[0])}"
+            )
+        return NoSuchVersion(f"{self.store.url} has no version {version_id(branch_uuid, v)}")
 
     def head(self, branch_uuid: str, at_least: int = 0) -> Version:
         """The newest version of a branch, looked for from ``at_least`` (a version known to exist) or the hint on."""
@@ -241,9 +254,11 @@ class Log:
         if here is None and ahead is None:
             here, v = self._search(branch_uuid)
             ahead = self._try_read(branch_uuid, v + 1)
-        while ahead is not None:
-            here, v = ahead, v + 1
-            ahead = self._try_read(branch_uuid, v + 1)
+        if ahead is not None:
+            here = ahead
+            newest = self._gallop(branch_uuid, v + 1)
+            if newest > v + 1:
+                here = self.read(branch_uuid, newest)
         if here is None:
             raise NoSuchVersion(f"{self.store.url}: the branch {branch_uuid} has no version; restore log/{branch_uuid}/")
         return here
@@ -259,11 +274,31 @@ class Log:
                 pass
         return self._try_read(branch_uuid, v), self._try_read(branch_uuid, v + 1)
 
-    def _try_read(self, branch_uuid: str, v: int) -> Version | None:
+    def _gallop(self, branch_uuid: str, v: int) -> int:
+        """The newest number, from one that exists: in growing steps while they exist, then by halves (numbers are dense)."""
+        step = 1
+        while self._exists(branch_uuid, v + step):
+            v, step = v + step, step * 2
+        low, high = v, v + step  # low exists, high does not
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self._exists(branch_uuid, middle) else (low, middle)
+        return low
+
+    def _exists(self, branch_uuid: str, v: int) -> bool:
         try:
-            return self.read(branch_uuid, v)
-        except NoSuchVersion:
+            self.store.get_range(version_key(branch_uuid, v), 0, 1)
+        except NoSuchObject:
+            return False
+        return True
+
+    def _try_read(self, branch_uuid: str, v: int) -> Version | None:
+        key = version_key(branch_uuid, v)
+        try:
+            data = self.store.get(key)
+        except NoSuchObject:
             return None
+        return self._decoded(data, branch_uuid, v)
 
     def _hint(self, branch_uuid: str) -> int | None:
         """Where the head was last seen; a damaged or missing hint is no hint."""
@@ -275,30 +310,39 @@ class Log:
 
     def _search(self, branch_uuid: str) -> tuple[Version | None, int]:
         """The hint misled: list the log."""
+        numbers = self.numbers(branch_uuid)
+        return (self.read(branch_uuid, numbers[-1]), numbers[-1]) if numbers else (None, 0)
+
+    def numbers(self, branch_uuid: str) -> list[int]:
+        """Numbers of the versions there are, by listing."""
         prefix = f"log/{branch_uuid}/"
         names = [e.key[len(prefix) :] for e in self.store.list(prefix)]
-        numbers = sorted(int(n[:-5]) for n in names if n.endswith(".json") and n[:-5].isdigit())
-        return (self.read(branch_uuid, numbers[-1]), numbers[-1]) if numbers else (None, 0)
+        return sorted(int(n[:-5]) for n in names if n.endswith(".json") and n[:-5].isdigit())
 
     def heads(self, branch_uuid: str, numbers: Sequence[int]) -> list[Head]:
         """Heads of some versions of a branch, in one round of small reads."""
-        ranges = [Range(_version_key(branch_uuid, n), 0, _HEAD_FETCH_NBYTES) for n in numbers]
+        ranges = [Range(version_key(branch_uuid, n), 0, _HEAD_FETCH_NBYTES) for n in numbers]
         out = []
         for r, n, data in zip(ranges, numbers, self.store.get_ranges(ranges), strict=True):
             if b"\n" not in bytes(data):
                 data = self.store.get(r.key)
-            out.append(decode_head(data, f"{self.store.url}/{_version_key(branch_uuid, n)}")[0])
+            out.append(decode_head(data, f"{self.store.url}/{version_key(branch_uuid, n)}")[0])
         return out
 
     def history(self, version: Version) -> Iterator[Head]:
         """Heads from a version back to the beginning, through the branches it came from."""
         branch, v = version.head.branch, version.head.v
+        yield version.head
+        v -= 1
+        first = version.head
         while True:
-            for low in range(v, -1, -256):
-                numbers = list(range(low, max(-1, low - 256), -1))
-                batch = self.heads(branch, numbers)
+            numbers: Sequence[int] = range(v + 1)
+            if v >= 0 and (version.state.floor or not self._exists(branch, v)):
+                numbers = [n for n in self.numbers(branch) if n <= v]  # some have expired
+            for end in range(len(numbers), 0, -256):
+                batch = self.heads(branch, numbers[max(0, end - 256) : end][::-1])
                 yield from batch
-            first = batch[-1]
+                first = batch[-1]
             if first.parent is None or first.parent_v is None:
                 return
             branch, v = first.parent, first.parent_v
@@ -315,32 +359,51 @@ class Log:
             Conflict: others changed the same thing.
             CommitStateUnknown: the store does not tell whether it landed.
         """
-        _check_writable(base)
+        check_writable(base)
         self._check_place()
-        changes = txn.build(base.state)
+        changes = txn.build(base)
         for attempt in range(ATTEMPTS_MAX):
             if time.monotonic() - txn.started_s > TRANSACTION_AGE_MAX_S:
                 raise Conflict(f"this transaction is older than {TRANSACTION_AGE_MAX_S} s; redo it from the newest version")
             data, version = self._next(base, txn, changes)
             txn.attempt = (version, data)
-            version_there = self._put_version(version, data)
-            if version_there is None:
-                self._write_hint(version)
+            if self._put_version(version, data) is None:
+                self._landed(version)
                 return version
             time.sleep(random.uniform(0, min(0.5, 0.002 * 2 ** min(attempt, 8))))
             newest = self.head(base.head.branch, at_least=version.head.v)
-            _check_writable(newest)
+            check_writable(newest)
             missed = self.heads(base.head.branch, range(version.head.v, newest.head.v + 1))
-            verdict, why = judge([touch(c) for c in changes], [t for h in missed for t in h.touched])
-            if verdict is Verdict.FAIL:
-                raise Conflict(
-                    f"{self.store.url}: {why}; versions {version.id} to {newest.id} landed first. "
-                    "Nothing of this transaction was committed: refresh() and redo it"
-                )
-            if verdict is Verdict.RERUN:
-                changes = txn.build(newest.state)
+            changes = self._rebased(txn, changes, missed, newest)
             base = newest
         raise Conflict(f"{self.store.url}: lost {ATTEMPTS_MAX} races for the next version; nothing was committed, try again")
+
+    def _rebased(self, txn: Transaction, changes: list[Change], missed: Sequence[Head], newest: Version) -> list[Change]:
+        """The changes to make on top of what landed first."""
+        theirs = [t for h in missed for t in h.touched]
+        verdict, why = (Verdict.RERUN, "") if txn.again else judge(touches(changes), theirs)
+        if verdict is Verdict.PART:
+            changes = without(changes, {f for t in theirs for f in t.fragments})
+        if verdict is Verdict.FAIL or not changes:
+            raise Conflict(
+                f"{self.store.url}: {why}; versions up to {newest.id} landed first. "
+                "Nothing of this transaction was committed: refresh() and redo it"
+            )
+        return txn.build(newest) if verdict is Verdict.RERUN else changes
+
+    def _landed(self, version: Version) -> None:
+        """What is done after a commit, and off its path: the hint, and joining small leaves for a later commit to adopt.
+
+        Advisory: a failure here harms nobody, and must not turn a landed commit into an error.
+        """
+        self._commits += 1
+        hint = json.dumps({"v": version.head.v, "floor": version.state.floor}).encode()
+        with contextlib.suppress(StoreError):
+            self.store.put_hint(_hint_key(version.head.branch), hint)
+        if self._commits > 1 and (runs := small_runs(version.state)):  # a handle that commits once adopts nothing
+            run = runs[0]
+            with contextlib.suppress(StoreError):
+                self._merges = {tuple(leaf.key for leaf in run): merged(self.leaves, run)}
 
     def _check_place(self) -> None:
         """Refuse to commit where the dataset was deleted, or another was made, since it was opened."""
@@ -364,18 +427,22 @@ class Log:
 
     def _next(self, base: Version, txn: Transaction, changes: Sequence[Change]) -> tuple[bytes, Version]:
         """The version object that comes after ``base``, as bytes and as a value."""
-        state = fold(base.state, list(changes))
+        state = shelved(adopted(fold(base.state, changes, self.leaves), self._merges), self.leaves)
+        features = set(base.head.readers) | BASIC_READERS | txn.readers
+        features |= {"leaves"} if state.leaves else set()
+        features |= {"inline-rows"} if any(f.inlined for f in state.fragments) else set()
+        features |= {"row-id-lists"} if any(f.ids is not None for f in state.fragments) else set()
         head = Head(
             format_version=FORMAT_VERSION, dataset=self.claim.dataset, branch=base.head.branch, v=base.head.v + 1,
-            transaction=txn.uuid, read_v=base.head.v, previous=base.xxh64, ts_ms=max(_now_ms(), base.head.ts_ms + 1),
-            author=_author(), message=txn.message, named=txn.named, touched=tuple(touch(c) for c in changes),
-            rows=state.rows, readers=_features(READER_FEATURES), writers=_features(WRITER_FEATURES),
+            transaction=txn.uuid, read_v=base.head.v, previous=base.xxh64, ts_ms=max(now_ms(), base.head.ts_ms + 1),
+            author=author(), message=txn.message, named=txn.named, touched=touches(changes), rows=state.rows,
+            readers=tuple(sorted(features)), writers=_features(WRITER_FEATURES), operation=txn.operation, merged=txn.merged,
         )  # fmt: skip
-        return encode_version(head, state)
+        return encode_version(head, state, {**base.inline, **txn.inline})
 
     def _put_version(self, version: Version, data: bytes) -> Head | None:
         """Try to take the slot: ``None`` when it is ours, the other's head when it is not."""
-        key = _version_key(version.head.branch, version.head.v)
+        key = version_key(version.head.branch, version.head.v)
         trouble: StoreError | None = None
         for attempt in range(AMBIGUOUS_TRIES_MAX):
             try:
@@ -401,17 +468,12 @@ class Log:
             version.head.transaction,
         ) from trouble
 
-    def _write_hint(self, version: Version) -> None:
-        """Advisory: a failure to write it harms nobody, and must not turn a landed commit into an error."""
-        hint = json.dumps({"v": version.head.v, "floor": version.state.floor}).encode()
-        try:
-            self.store.put_hint(_hint_key(version.head.branch), hint)
-        except StoreError:
-            return
 
-
-def _check_writable(version: Version) -> None:
-    """Refuse to write on top of what only a newer lakefmt may write on."""
+def check_writable(version: Version) -> None:
+    """Refuse to write on top of what only a newer lakefmt may write on, or where nothing may follow."""
+    why = sealed(version.head)
+    if why:
+        raise Conflict(f"this branch was {why} by another handle; nothing was committed: checkout() another branch, or discard()")
     unknown = sorted(set(version.head.writers) - WRITER_FEATURES)
     if unknown:
         raise UnsupportedFormat(
@@ -419,40 +481,16 @@ def _check_writable(version: Version) -> None:
         )
 
 
-def check_branch_name(name: str) -> None:
-    """Refuse names that could not be addressed as ``path@name``."""
-    bad = not isinstance(name, str) or not name or "@" in name or name != name.strip() or name.startswith("/")
-    bad = bad or name in (".", "..") or not name.isprintable() or len(quote(name, safe="")) > 200
-    if bad or _parse_version_id(name) is not None:
-        raise InvalidInput(f"{name!r} is no branch name: use letters, digits, '-', '_', '.', '/', and not the form of a version id")
-
-
-def _parse_version_id(text: str) -> tuple[str, int] | None:
-    prefix, sep, number = text.rpartition("-")
-    if sep and len(prefix) == 12 and all(c in "0123456789abcdef" for c in prefix) and number.isdigit():
-        return prefix, int(number)
-    return None
-
-
-def _put_once(store: Store, key: str, data: bytes) -> bool:
-    """put_if_absent with read-back: True when the object holds our bytes, whoever was told so."""
-    for attempt in range(AMBIGUOUS_TRIES_MAX):
-        try:
-            if store.put_if_absent(key, data):
-                return True
-            return xxhash.xxh64(store.get(key)).digest() == xxhash.xxh64(data).digest()
-        except StoreError:
-            if attempt == AMBIGUOUS_TRIES_MAX - 1:
-                raise
-            time.sleep(min(2.0, 0.05 * 2**attempt))
-    return False
+def sealed(head: Head) -> str | None:
+    """Why nothing may follow a version; ``None`` when something may."""
+    return next((t.names[0] for t in head.touched if t.operation is Operation.SEAL), None)
 
 
 def _features(names: frozenset[str]) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def _version_key(branch_uuid: str, v: int) -> str:
+def version_key(branch_uuid: str, v: int) -> str:
     return f"log/{branch_uuid}/{v:020d}.json"
 
 
@@ -460,15 +498,15 @@ def _hint_key(branch_uuid: str) -> str:
     return f"log/{branch_uuid}/_hint"
 
 
-def _branch_key(name: str) -> str:
-    return f"refs/branches/{quote(name, safe='')}.json"
+def time_text(ts_ms: int) -> str:
+    return datetime.fromtimestamp(ts_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def _now_ms() -> int:
+def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _author() -> str:
+def author() -> str:
     configured = os.environ.get("LAKEFMT_AUTHOR")
     if configured:
         return configured

@@ -14,8 +14,10 @@ from lakefmt.htypes import TensorDef
 FORMAT_VERSION = 0
 
 #: What a reader must know to read the versions written here. A version naming anything else is refused.
-READER_FEATURES = frozenset({"deletions", "overlays", "short-tensors"})
-WRITER_FEATURES = frozenset({"row-ids"})
+READER_FEATURES = frozenset({"deletions", "overlays", "short-tensors", "leaves", "row-id-lists", "inline-rows", "widened"})
+WRITER_FEATURES = frozenset({"row-ids", "seals"})
+#: Features every version has, whatever is in it.
+BASIC_READERS = frozenset({"deletions", "overlays", "short-tensors"})
 
 #: Row ids of one branch are ``id_space * 2**ROW_ID_BITS + n``, so that branches never hand out the same id.
 ROW_ID_BITS = 32
@@ -34,6 +36,7 @@ class Operation(StrEnum):
     OVERWRITE = "overwrite"
     CONFIG = "config"
     NAME = "name"
+    SEAL = "seal"
 
 
 class Touch(Record, frozen=True):
@@ -55,10 +58,33 @@ class Claim(Record, frozen=True):
     created_ms: int
 
 
+class Tag(Record, frozen=True):
+    """``refs/tags/<name>.json``: a name for a version."""
+
+    name: str
+    branch: str
+    v: int
+    message: str | None = None
+    author: str = ""
+    created_ms: int = 0
+
+
+class Lease(Record, frozen=True):
+    """``refs/leases/<id>.json``: a reader needs this version until ``until_ms``."""
+
+    id: str
+    branch: str
+    v: int
+    holder: str
+    until_ms: int
+    created_ms: int = 0
+
+
 class Branch(Record, frozen=True):
     """``refs/branches/<name>.json``: a name for a numbered log.
 
-    ``parent`` and ``parent_v`` say where it began (``None`` for the first branch); ``id_space`` sets its row ids apart.
+    ``parent`` and ``parent_v`` say where it began (``None`` for the first branch); ``id_space`` sets its row ids apart;
+    ``renamed_from`` is the name it had; ``earlier`` are the logs that were squashed into this one.
     """
 
     name: str
@@ -67,6 +93,8 @@ class Branch(Record, frozen=True):
     parent_v: int | None = None
     id_space: int = 0
     created_ms: int = 0
+    renamed_from: str | None = None
+    earlier: tuple[str, ...] = ()
 
 
 class Head(Record, frozen=True):
@@ -79,10 +107,13 @@ class Head(Record, frozen=True):
         previous: xxh64 of the previous version object's bytes (of the parent's, for the first of a branch).
         ts_ms: milliseconds since the epoch, strictly increasing along a branch.
         named: whether a user's ``commit`` made it (else a flush did).
+        operation: what the user called, where it was more than storing rows (``merge``, ``compact``, …).
+        merged: branch and version that a merge brought in.
         touched: what it changed.
         rows: live rows of the dataset at this version.
         readers, writers: features needed to read, and to write on top.
         body_size, body_raw_size, body_xxh64: the zstd body that follows.
+        inline_size, inline_xxh64: the files of rows that lie in this object, after the body.
     """
 
     format_version: int
@@ -106,37 +137,76 @@ class Head(Record, frozen=True):
     body_xxh64: str = ""
     parent: str | None = None
     parent_v: int | None = None
+    inline_size: int = 0
+    inline_xxh64: str = ""
+    merged: tuple[str, int] | None = None
+    operation: str = ""
+
+
+class Leaf(Record, frozen=True):
+    """A leaf manifest: where it lies, what it is, and how much it lists.
+
+    Attributes:
+        key, size, xxh64: the file.
+        fragments, rows, live: how many fragments, rows, and rows not deleted (by its own entries).
+    """
+
+    key: str
+    size: int
+    xxh64: str
+    fragments: int
+    rows: int
+    live: int
+
+
+class Override(Record, frozen=True):
+    """The present form of a fragment whose entry in a leaf has been overtaken; the entry has ``live_before`` live rows."""
+
+    fragment: Fragment
+    live_before: int
 
 
 class State(Record, frozen=True):
     """The body of a version object: everything there is to know of the dataset at that version.
 
-    ``leaves`` references shared manifests of older fragments; version 0 of the format keeps all fragments inline.
+    Attributes:
+        tensors: the tensors, in the order they were made.
+        leaves: manifests of older fragments, in row order; shared by many versions.
+        overrides: fragments in ``leaves`` whose entry there is out of date.
+        fragments: the newest fragments, after those of the leaves.
+        info: the dataset's metadata.
+        next_row, id_space: where this branch's row ids go on.
+        floor: versions of this branch below it have expired, unless something keeps them.
+        contains: for every other branch whose work is in this one, up to which version it is.
     """
 
     tensors: tuple[TensorDef, ...] = ()
+    leaves: tuple[Leaf, ...] = ()
+    overrides: tuple[Override, ...] = ()
     fragments: tuple[Fragment, ...] = ()
-    leaves: tuple[str, ...] = ()
     info: dict[str, Any] = msgspec.field(default_factory=dict)
     next_row: int = 0
     id_space: int = 0
     floor: int = 0
+    contains: dict[str, int] = msgspec.field(default_factory=dict)
 
     @property
     def rows(self) -> int:
         """Live rows."""
-        return sum(f.live for f in self.fragments)
+        overridden = sum(o.fragment.live - o.live_before for o in self.overrides)
+        return sum(leaf.live for leaf in self.leaves) + overridden + sum(f.live for f in self.fragments)
 
     def tensor(self, name: str) -> TensorDef | None:
         return next((t for t in self.tensors if t.name == name), None)
 
 
-class Version(msgspec.Struct, frozen=True):
-    """A version object as read: its head, its state, and the hash of its bytes."""
+class Version(msgspec.Struct, frozen=True, weakref=True):
+    """A version object as read: its head, its state, the hash of its bytes, and the rows that lie in it (files by key)."""
 
     head: Head
     state: State
     xxh64: str
+    inline: dict[str, bytes] = {}
 
     @property
     def id(self) -> str:

@@ -20,6 +20,9 @@ class ByteCache(Generic[V]):
         self._lock = threading.Lock()
         self._making: dict[Hashable, threading.Lock] = {}
 
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._entries
+
     def get(self, key: Hashable, make: Callable[[], tuple[V, int]]) -> V:
         """The value under ``key``, made by ``make`` (value, bytes) when absent."""
         with self._lock:
@@ -49,6 +52,12 @@ class ByteCache(Generic[V]):
             while self.nbytes > self.nbytes_max and len(self._entries) > 1:
                 _, (_, freed) = self._entries.popitem(last=False)
                 self.nbytes -= freed
+
+    def drop(self, key: Hashable) -> None:
+        """Forget one entry."""
+        with self._lock:
+            dropped = self._entries.pop(key, None)
+            self.nbytes -= dropped[1] if dropped else 0
 
     def clear(self) -> None:
         """Forget everything."""

@@ -9,6 +9,8 @@ from enum import StrEnum
 
 import msgspec
 
+from lakefmt.htypes import TensorDef
+
 
 class Layout(StrEnum):
     """How a tensor's samples lie in a column file.
@@ -28,6 +30,9 @@ class Layout(StrEnum):
     FLAT = "flat"
     BLOBS = "blobs"
 
+
+#: Keys of files that lie in the version object that names them, and not in the store.
+INLINE_FOLDER = "inline/"
 
 LIGHT = frozenset({Layout.SCALAR, Layout.LISTS, Layout.TEXT})
 
@@ -51,6 +56,7 @@ class Field(Record, frozen=True):
         ndim_min, ndim_max: bounds of the number of dimensions of the samples present.
         missing: number of missing samples within ``rows``.
         nbytes: bytes of the samples, before compression.
+        dtype: NumPy dtype the samples are stored as; ``None``: the one the tensor had before it was first widened.
     """
 
     id: int
@@ -66,6 +72,12 @@ class Field(Record, frozen=True):
     ndim_max: int = 0
     missing: int = 0
     nbytes: int = 0
+    dtype: str | None = None
+
+
+def stored_dtype(definition: TensorDef, field: Field) -> str | None:
+    """NumPy dtype of a tensor's samples in a column: the tensor's, unless it was widened since."""
+    return field.dtype or definition.first_dtype or definition.dtype
 
 
 class ColumnFile(Record, frozen=True):
@@ -123,6 +135,7 @@ class Fragment(Record, frozen=True):
         files: column files; a tensor has at most one.
         deleted: rows deleted, as a slice of a deletion file.
         overlays: updates, oldest first; a later one wins.
+        ids: row ids of its rows where they do not run on from the first (compaction left rows out), as a slice of a file.
     """
 
     id: str
@@ -131,6 +144,12 @@ class Fragment(Record, frozen=True):
     files: tuple[ColumnFile, ...] = ()
     deleted: Slice | None = None
     overlays: tuple[Overlay, ...] = ()
+    ids: Slice | None = None
+
+    @property
+    def inlined(self) -> bool:
+        """Whether its rows lie in the version object itself."""
+        return any(f.key.startswith(INLINE_FOLDER) for f in self.files)
 
     @property
     def live(self) -> int:
@@ -148,7 +167,8 @@ class Fragment(Record, frozen=True):
     def every_file(self) -> list[ColumnFile]:
         """Every file this fragment needs."""
         extra = [f for o in self.overlays for f in (o.at.file, *o.files)]
-        return list(dict.fromkeys([*self.files, *([self.deleted.file] if self.deleted else []), *extra]))
+        lists = [part.file for part in (self.deleted, self.ids) if part is not None]
+        return list(dict.fromkeys([*self.files, *lists, *extra]))
 
 
 def find_field(files: tuple[ColumnFile, ...], field_id: int) -> tuple[ColumnFile, Field] | None:

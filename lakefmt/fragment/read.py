@@ -9,9 +9,12 @@ from __future__ import annotations
 import mmap
 import os
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
+from weakref import WeakValueDictionary
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,7 +24,7 @@ from lakefmt.cells import Array, Buffer, Cells, Dense, Encoded, Ragged, Rows, St
 from lakefmt.errors import Corrupt, NoSuchObject
 from lakefmt.fragment.cache import ByteCache
 from lakefmt.fragment.columns import Shape
-from lakefmt.fragment.meta import ColumnFile, Field, Layout, find_field
+from lakefmt.fragment.meta import INLINE_FOLDER, ColumnFile, Field, Layout, find_field, stored_dtype
 from lakefmt.fragment.pages import (
     PAGE_HEAD_NBYTES,
     PageTable,
@@ -75,6 +78,7 @@ class FileReader:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._pid = os.getpid()
+        self._lent: WeakValueDictionary[str, Any] = WeakValueDictionary()
         self._reset()
 
     def _reset(self) -> None:
@@ -100,6 +104,11 @@ class FileReader:
             self.store.after_fork()
             self._reset()
 
+    def lend(self, holder: Any, files: Mapping[str, bytes]) -> None:
+        """Read these small files from memory for as long as ``holder``, which has them as ``inline``, is there."""
+        for key in files:
+            self._lent[key] = holder
+
     # -- samples -------------------------------------------------------------------------------------------------------
 
     def cells(self, definition: TensorDef, files: tuple[ColumnFile, ...], rows: Rows) -> Cells:
@@ -108,6 +117,11 @@ class FileReader:
         if found is None:
             return missing_cells(definition, len(rows))
         file, field = found
+        stored = stored_dtype(definition, field) if definition.kind is Kind.NUMERIC else definition.dtype
+        if stored != definition.dtype:  # the tensor was widened since
+            return _widened(
+                self.cells(msgspec.structs.replace(definition, dtype=stored, first_dtype=None), files, rows), definition
+            )
         inside = rows < field.rows
         if field.rows == 0 or not inside.all():
             return self._short(definition, files, field, rows, inside)
@@ -423,6 +437,8 @@ class FileReader:
         view = self._views.get(file.key)
         if view is not None:
             return view
+        if file.key.startswith(INLINE_FOLDER):
+            return self._inline(file)
         if not self.store.is_local or (self._mapped_nbytes + file.size > RESIDENT_NBYTES_MAX and not always):
             return None
         try:
@@ -437,6 +453,12 @@ class FileReader:
             self._views[file.key] = view
             self._mapped_nbytes += file.size
         return view
+
+    def _inline(self, file: ColumnFile) -> memoryview:
+        holder = self._lent.get(file.key)
+        if holder is None:
+            raise Corrupt(f"{self._name(file)}: these rows lie in a version object that does not hold them; restore it from a copy")
+        return memoryview(holder.inline[file.key])
 
     def _tail(self, file: ColumnFile) -> Bytes:
         view = self._map(file)
@@ -459,7 +481,7 @@ class FileReader:
         Raises:
             Corrupt: it is damaged.
         """
-        if file.key not in self._trusted:
+        if file.key not in self._trusted and not file.key.startswith(INLINE_FOLDER):
             verify_files(self.store, [file])
             self._trusted.add(file.key)
 
@@ -521,6 +543,13 @@ def _scalar_cells(scalars: Scalars, field: Field, rows: Rows) -> Cells:
         return Dense(values)
     present = scalars.valid[rows].tolist()
     return Ragged([values[i : i + 1].reshape(()) if p else None for i, p in enumerate(present)])
+
+
+def _widened(cells: Cells, definition: TensorDef) -> Cells:
+    if isinstance(cells, Dense):
+        return Dense(cells.values.astype(definition.dtype))
+    assert isinstance(cells, Ragged)
+    return Ragged([None if v is None else v.astype(definition.dtype) for v in cells.values])
 
 
 def missing_cells(definition: TensorDef, count: int) -> Cells:

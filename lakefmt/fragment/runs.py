@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lakefmt.cells import Array, Rows
-from lakefmt.fragment.meta import ColumnFile, Field, Fragment, Layout
+from lakefmt.fragment.meta import ColumnFile, Field, Fragment, Layout, stored_dtype
 from lakefmt.fragment.read import FileReader
 from lakefmt.htypes import TensorDef
 
@@ -120,7 +120,7 @@ def find_runs(reader: FileReader, definition: TensorDef, fragments: Sequence[Fra
     parts: list[tuple[ColumnFile, Field]] = []
     for fragment in fragments:
         found = fragment.field(definition.id)
-        if found is None or fragment.overlays_of(definition.id):
+        if found is None or fragment.overlays_of(definition.id) or stored_dtype(definition, found[1]) != definition.dtype:
             return None
         parts.append(found)
     flat = all(f.layout is Layout.FLAT for _, f in parts)

@@ -19,7 +19,7 @@ import xxhash
 from lakefmt.cells import Rows
 from lakefmt.errors import InvalidInput
 from lakefmt.fragment.columns import BytesColumn, Column, NumericColumn, Shape, TextColumn
-from lakefmt.fragment.meta import LIGHT, ColumnFile, Field, Layout
+from lakefmt.fragment.meta import INLINE_FOLDER, LIGHT, ColumnFile, Field, Layout
 from lakefmt.fragment.parquet_out import Codec, ColumnSpec, ColumnWriter, Physical
 from lakefmt.fragment.sink import HashingSink
 from lakefmt.htypes import TensorDef
@@ -77,7 +77,7 @@ def write_files(
         The files, ready to be recorded. Nothing refers to them yet: if the commit fails they are orphans.
     """
     names = _column_names([d.name for d, _ in columns])
-    tasks = [_Task(d, c, _field(d, c, names[d.name])) for d, c in columns]
+    tasks = [_task(d, c, names[d.name]) for d, c in columns]
     files: list[ColumnFile] = []
     light = {t.field.id: t for t in tasks if t.field.layout in LIGHT}
     shape_of = {t.field.id: t for t in tasks if t.field.layout is Layout.BLOBS and t.field.shape is None}
@@ -92,6 +92,27 @@ def write_files(
         table = _light_table([*light.values()], [*shape_of.values()], rows, offsets)
         files.insert(0, put_light(store, light_key, table, tuple(t.field for t in light.values())))
     return tuple(files)
+
+
+def write_inline(columns: Sequence[tuple[TensorDef, Column]], rows: int) -> tuple[ColumnFile, bytes] | None:
+    """Columns as one small file that goes into the version object; ``None`` where some column is not light.
+
+    Args:
+        columns, rows: as for ``write_files``.
+    """
+    names = _column_names([d.name for d, _ in columns])
+    tasks = [_task(d, c, names[d.name]) for d, c in columns]
+    if any(t.field.layout not in LIGHT for t in tasks):
+        return None
+    data = light_parquet(_light_table(tasks, [], rows, None))
+    return _light_entry(f"{INLINE_FOLDER}{uuid.uuid4().hex}.parquet", data, tuple(t.field for t in tasks)), data
+
+
+def _task(definition: TensorDef, column: Column, name: str) -> _Task:
+    field = _field(definition, column, name)
+    if isinstance(column, NumericColumn):
+        field = msgspec.structs.replace(field, dtype=column.dtype.name)
+    return _Task(definition, column, field)
 
 
 def _column_names(names: Sequence[str]) -> dict[str, str]:

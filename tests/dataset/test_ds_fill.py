@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lakefmt
-from lakefmt import writer
+from lakefmt import outgoing, writer
 from lakefmt.errors import StoreError
 
 
@@ -71,14 +71,14 @@ def test_a_fill_that_the_store_refuses_leaves_nothing(mem_url: str, small_buffer
     ds = _stored(mem_url, 1000, 3)
     ds.create_tensor("big", dtype="uint8")
     before = ds.version_id
-    real, calls = writer.write_files, itertools.count(1)
+    real, calls = outgoing.write_files, itertools.count(1)
 
     def refuse(*args: Any, **options: Any) -> Any:
         if next(calls) == 3:
             raise StoreError("no space left")
         return real(*args, **options)
 
-    monkeypatch.setattr(writer, "write_files", refuse)
+    monkeypatch.setattr(outgoing, "write_files", refuse)
     with pytest.raises(StoreError, match="no space left"):
         ds.big.extend(np.ones((1000, 4096), np.uint8))
     assert next(calls) > 3

@@ -117,18 +117,18 @@ def test_class_names_merge(labelled: str) -> None:
 
 def test_class_names_merge_in_rows_updates_and_lists(labelled: str) -> None:
     with lakefmt.load(labelled) as ds:
-        ds.create_tensor("tags", htype="class_label")
-        ds.tags.append(["p", "q"])
+        ds.create_tensor("marks", htype="class_label")
+        ds.marks.append(["p", "q"])
     a, b = lakefmt.load(labelled), lakefmt.load(labelled)
-    a.append({"label": "ape", "tags": ["r", "p"]})
+    a.append({"label": "ape", "marks": ["r", "p"]})
     a.label[0] = "ant"
-    a.tags[0] = ["s", "q", "r"]
-    b.append({"label": "bee", "tags": ["t"]})
+    a.marks[0] = ["s", "q", "r"]
+    b.append({"label": "bee", "marks": ["t"]})
     b.flush()
     a.flush()
     again = lakefmt.load(labelled)
     assert _labels(again) == ["ant", "bee", "ape"]
-    assert again.tags.data()["text"] == [["s", "q", "r"], ["t"], ["r", "p"]]
+    assert again.marks.data()["text"] == [["s", "q", "r"], ["t"], ["r", "p"]]
 
 
 def test_class_names_merge_with_missing_labels(labelled: str) -> None:

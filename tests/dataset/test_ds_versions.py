@@ -114,7 +114,7 @@ def test_diff(ds: Any) -> None:
     for diff in (ds.diff(first, second), ds.diff(first), ds.diff()):
         assert diff.as_dict() == {
             "first": first, "second": second, "tensors": expected, "created": ["z"], "removed": [], "renamed": {},
-            "info_updated": True,
+            "edited": [], "info_updated": True,
         }  # fmt: skip
         assert diff
         assert "x" in str(diff)

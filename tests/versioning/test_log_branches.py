@@ -9,7 +9,7 @@ from faulty_stores import values
 
 import lakefmt
 from lakefmt.errors import AlreadyExists, Corrupt, InvalidInput, NoSuchVersion
-from lakefmt.versioning.log import check_branch_name
+from lakefmt.versioning.refs import check_name
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_names(ds: Any, mem_url: str, name: str) -> None:
 @pytest.mark.parametrize("name", ["", " ", "a@b", " a", "a ", "/a", "0123456789ab-3", "x" * 201, 5, None])
 def test_bad_names(ds: Any, name: Any) -> None:
     with pytest.raises(InvalidInput, match="no branch name"):
-        check_branch_name(name)
+        check_name(name)
     with pytest.raises(InvalidInput):
         ds.checkout(name, create=True)
     assert ds.branches == ["main"]

@@ -247,7 +247,7 @@ def _with_new_head(**changes: Any) -> Any:
     ds.flush()
     newest = log.head(log.claim.dataset)
     head = msgspec.structs.replace(newest.head, v=newest.head.v + 1, transaction="later", previous=newest.xxh64, **changes)
-    data, _ = encode_version(head, newest.state)
+    data, _ = encode_version(head, newest.state, newest.inline)
     store.put(f"log/{head.branch}/{head.v:020}.json", data)
     return store
 

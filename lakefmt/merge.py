@@ -1,0 +1,229 @@
+"""Bringing the work of one version into another: merge, cherry-pick, revert.
+
+All three are the same: a difference between two versions (``base`` to ``source``) is replayed on top of a third (``target``), row
+by row id. What a merge replays is the difference from the common ancestor to the other branch; a cherry-pick, that of one version
+from the one before it; a revert, the same the other way round. The changes go through the log like those of any transaction.
+
+Data moves only for what changed: fragments that only the source has are referred to as they are, unless class ids differ.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from lakefmt.cells import Rows
+from lakefmt.compact import gathered, id_list
+from lakefmt.errors import MergeConflict
+from lakefmt.fragment.columns import Column
+from lakefmt.fragment.meta import Fragment
+from lakefmt.fragment.write import write_files
+from lakefmt.htypes import TensorDef
+from lakefmt.merge_schema import SchemaMerge
+from lakefmt.outgoing import deletion_slices, samples_at
+from lakefmt.rebase import known, remapped
+from lakefmt.snapshot import Snapshot
+from lakefmt.storage import Store
+from lakefmt.versioning.changes import Append, Change, Delete
+from lakefmt.versioning.diff import NO_ROWS, ROWS, Changes, TensorDiff
+
+RESOLUTIONS = (None, "ours", "theirs")
+_NONE: Rows = np.empty(0, np.int64)
+
+
+@dataclass(slots=True)
+class Plan:
+    """Which rows a replay touches, by row id.
+
+    Attributes:
+        come, go: rows to be there, and not to be there any more.
+        cells: per field id, rows (that stay) whose sample changes.
+        conflicts: per field id, rows whose sample both sides changed, or one side changed and the other deleted.
+    """
+
+    come: Rows
+    go: Rows
+    cells: dict[int, Rows] = field(default_factory=dict)
+    conflicts: dict[int, Rows] = field(default_factory=dict)
+
+
+def plan_rows(theirs: Changes, ours: Changes, resolution: str | None) -> Plan:
+    """What a replay does to rows, and where both sides did something.
+
+    Args:
+        theirs: the difference to be replayed.
+        ours: what the target did since the same base.
+        resolution: whose sample counts where both changed it; ``None``: nobody's (the conflicts are for an error).
+    """
+    rows, own = theirs.get(ROWS, NO_ROWS), ours.get(ROWS, NO_ROWS)
+    plan = Plan(come=rows.added, go=rows.deleted)
+    kept, revived = [_NONE], [_NONE]
+    for field_id in {**theirs, **ours}:
+        if field_id == ROWS:
+            continue
+        mine, other = _cells(ours.get(field_id), own), _cells(theirs.get(field_id), rows)
+        both = np.intersect1d(mine, other)
+        lost, spared = np.intersect1d(other, own.deleted), np.intersect1d(mine, rows.deleted)
+        conflicts = np.unique(np.concatenate([both, lost, spared]))
+        if len(conflicts):
+            plan.conflicts[field_id] = conflicts
+        if resolution == "ours":
+            other = np.setdiff1d(other, conflicts)
+            kept.append(spared)
+        else:
+            revived.append(lost)
+        if len(other):
+            plan.cells[field_id] = other
+    plan.go = np.setdiff1d(plan.go, np.concatenate(kept))
+    plan.come = np.union1d(plan.come, np.concatenate(revived))
+    return plan
+
+
+def _cells(changes: TensorDiff | None, rows: TensorDiff) -> Rows:
+    """Rows that are there before and after, and have another sample."""
+    if changes is None:
+        return _NONE
+    touched = np.unique(np.concatenate([changes.added, changes.updated, changes.deleted]))
+    return np.setdiff1d(np.setdiff1d(touched, rows.added), rows.deleted)
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A difference, and what it is replayed on.
+
+    Attributes:
+        store: where new files go.
+        base, source: the difference is from the one to the other.
+        target: what it is replayed on.
+        theirs, ours: rows changed from base to source, and from base to target.
+        resolution: whose sample counts where both changed it: ``ours`` (the target's), ``theirs``, or ``None``: an error.
+    """
+
+    store: Store
+    base: Snapshot
+    source: Snapshot
+    target: Snapshot
+    theirs: Changes
+    ours: Changes
+    resolution: str | None
+
+    def changes(self) -> list[Change]:
+        """The changes that bring the difference to the target.
+
+        Raises:
+            MergeConflict: both sides changed the same thing, and no resolution was given.
+        """
+        plan, schema = self._plan, self._schema
+        conflicts = {self._names[i]: ids for i, ids in plan.conflicts.items() if i in schema.final}
+        clashes = schema.complaints if self.resolution is None else schema.clashes
+        if clashes or (self.resolution is None and conflicts):
+            raise MergeConflict(_report(conflicts, clashes), {n: ids.tolist() for n, ids in conflicts.items()}, clashes)
+        return [*schema.changes, *self._row_changes()]
+
+    @cached_property
+    def _plan(self) -> Plan:
+        return plan_rows(self.theirs, self.ours, self.resolution)
+
+    @cached_property
+    def _schema(self) -> SchemaMerge:
+        return SchemaMerge(
+            self.base.version.state, self.source.version.state, self.target.version.state, self.resolution,
+            frozenset(i for i in self.theirs if len(_cells(self.theirs[i], self.theirs.get(ROWS, NO_ROWS)))),
+            frozenset(i for i in self.ours if len(_cells(self.ours[i], self.ours.get(ROWS, NO_ROWS)))),
+        )  # fmt: skip
+
+    @property
+    def _names(self) -> dict[int, str]:
+        states = (self.base.version.state, self.source.version.state, self.target.version.state)
+        return {t.id: t.name for state in states for t in state.tensors}
+
+    @cached_property
+    def _sources(self) -> dict[int, TensorDef]:
+        """Tensors of the source that are in the result, by field id."""
+        return {t.id: t for t in self.source.version.state.tensors if t.id in self._schema.final}
+
+    def _row_changes(self) -> list[Change]:
+        plan = self._plan
+        index, _ = self.target.find_ids(plan.come)
+        strangers, back = plan.come[index < 0], plan.come[index >= 0]
+        back = back[self.target.present(back) < 0]
+        back = back[self.source.present(back) >= 0]
+        out: list[Change] = [*self._adopted(strangers), *self._deletions(plan.go, back)]
+        for field_id, source in self._sources.items():
+            cells = np.union1d(plan.cells.get(field_id, _NONE), back)
+            out += self._patches(source, np.setdiff1d(np.setdiff1d(cells, strangers), plan.go))
+        return out
+
+    def _adopted(self, ids: Rows) -> list[Change]:
+        """Rows the target has never had: fragments as they are, where all of their rows are such; else copies of those that are."""
+        out: list[Change] = []
+        index, _ = self.source.find_ids(ids)
+        for i in np.unique(index[index >= 0]).tolist():
+            fragment, mine = self.source.fragments[i], ids[index == i]
+            positions = self.source.present(mine)
+            positions = np.sort(positions[positions >= 0])
+            unknown = bool((self.target.find_ids(self.source.ids_of(fragment))[0] < 0).all())
+            if len(positions) == fragment.live and unknown and not self._renumbered(fragment):
+                out.append(Append(fragment, adopted=True))
+            elif len(positions):
+                out.append(Append(self._copied(positions), adopted=True))
+        return out
+
+    def _renumbered(self, fragment: Fragment) -> bool:
+        files = [*fragment.files, *(f for o in fragment.overlays for f in o.files)]
+        return any(e.id in self._schema.remaps for f in files for e in f.fields)
+
+    def _copied(self, positions: Rows) -> Fragment:
+        ids = self.source.row_ids(positions)
+        columns = [(known(self._schema.final[i]), self._column(d, positions)) for i, d in self._sources.items()]
+        files = write_files(self.store, columns, len(positions))
+        run = np.array_equal(ids, np.arange(ids[0], ids[0] + len(ids)))
+        listed = None if run else id_list(self.store, ids)
+        return Fragment(id=uuid.uuid4().hex, rows=len(positions), first_id=int(ids[0]), files=files, ids=listed)
+
+    def _column(self, source: TensorDef, positions: Rows) -> Column:
+        """The source's samples, in the dtype and with the class ids of the result."""
+        column = gathered(self.source, source.name, positions, self._schema.final[source.id])
+        return remapped(column, self._schema.remaps.get(source.id))
+
+    def _deletions(self, go: Rows, back: Rows) -> list[Change]:
+        """Rows of the target that go, and deleted ones that come back."""
+        lists: dict[str, Rows] = {}
+        found = [self.target.find_ids(ids) for ids in (go, back)]
+        for i in np.unique(np.concatenate([index[index >= 0] for index, _ in found])).tolist():
+            fragment = self.target.fragments[i]
+            before = self.target.offsets(fragment.deleted, fragment) if fragment.deleted else _NONE
+            (gone, lost), (returned, found_again) = found
+            after = np.setdiff1d(np.union1d(before, lost[gone == i]), found_again[returned == i])
+            if not np.array_equal(after, before):
+                lists[fragment.id] = after
+        return [Delete(deletion_slices(self.store, lists))] if lists else []
+
+    def _patches(self, source: TensorDef, ids: Rows) -> list[Change]:
+        """The source's samples of one tensor for rows that the target has."""
+        positions = self.source.present(ids)
+        ids, positions = ids[positions >= 0], positions[positions >= 0]
+        index, offsets = self.target.find_ids(ids)
+        there = index >= 0
+        if not there.any():
+            return []
+        column = self._column(source, positions[there])
+        return samples_at(self.store, self.target, self._schema.final[source.id], index[there], offsets[there], column, fills=False)
+
+
+def _report(conflicts: Mapping[str, Rows], clashes: list[str]) -> str:
+    parts = [
+        f"tensor {n!r}: {len(ids)} row{'s' if len(ids) > 1 else ''} (ids {', '.join(map(str, ids[:8].tolist()))}"
+        f"{', …' if len(ids) > 8 else ''})"
+        for n, ids in conflicts.items()
+    ]  # fmt: skip
+    rows = f"both sides changed {'; '.join(parts)}. " if parts else ""
+    schema = f"{'; '.join(clashes)}. " if clashes else ""
+    return (
+        f"{rows}{schema}Nothing was merged: say whose samples count with conflict_resolution='ours' or 'theirs' "
+        "(the rows are in the error's .rows)"
+    )

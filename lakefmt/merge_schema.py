@@ -1,0 +1,131 @@
+"""Tensors and metadata in a merge: three definitions of each (base, source, target) become one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from lakefmt.cells import Rows
+from lakefmt.htypes import TensorDef, extend_class_names
+from lakefmt.versioning.changes import AddTensor, Change, DropTensor, Edit, EditTensor, SetInfo
+from lakefmt.versioning.records import State
+
+replace = msgspec.structs.replace
+_ABSENT = object()
+
+
+class SchemaMerge:
+    """What becomes of definitions.
+
+    Attributes:
+        changes: edits of the target's definitions.
+        final: the tensors that will be there, by field id.
+        remaps: per field id, the source's class ids in the result's order.
+        complaints: where both sides did something else, so that a resolution is needed.
+        clashes: the complaints that no resolution settles.
+    """
+
+    def __init__(
+        self, base: State, source: State, target: State, resolution: str | None, theirs: frozenset[int], ours: frozenset[int]
+    ) -> None:
+        """
+        Args:
+            theirs, ours: field ids of tensors whose samples the source, the target changed.
+        """
+        self.changes: list[Change] = []
+        self.remaps: dict[int, Rows] = {}
+        self.complaints: list[str] = []
+        self.clashes: list[str] = []
+        self._take_theirs = resolution == "theirs"
+        old, new, now = ({t.id: t for t in state.tensors} for state in (base, source, target))
+        self.final = dict(now)
+        for field_id in {**old, **new, **now}:
+            before, theirs_now, mine = old.get(field_id), new.get(field_id), now.get(field_id)
+            if theirs_now is None:
+                if before is not None and mine is not None:
+                    self._removed(mine, changed=field_id in ours or mine != before)
+            elif mine is None:
+                self._absent(before, theirs_now, changed=field_id in theirs or (before is not None and theirs_now != before))
+            else:
+                self._both(before or mine, theirs_now, mine)
+        names = [t.name for t in self.final.values()]
+        for name in {n for n in names if names.count(n) > 1}:
+            self._clash(f"both sides have a tensor {name!r} of their own; rename_tensor() one of them first")
+        self._info(base.info, source.info, target.info)
+
+    def _clash(self, text: str) -> None:
+        self.complaints.append(text)
+        self.clashes.append(text)
+
+    def _removed(self, mine: TensorDef, *, changed: bool) -> None:
+        """The source dropped it."""
+        if changed:
+            self.complaints.append(f"tensor {mine.name!r} was deleted there and changed here")
+            if not self._take_theirs:
+                return
+        self.changes.append(DropTensor(mine.id))
+        del self.final[mine.id]
+
+    def _absent(self, before: TensorDef | None, theirs: TensorDef, *, changed: bool) -> None:
+        """The target does not have it: it is new there, or was dropped here."""
+        if before is not None:
+            if changed:
+                self.complaints.append(f"tensor {theirs.name!r} was changed there and deleted here")
+            if not (changed and self._take_theirs):
+                return
+        self.changes.append(AddTensor(theirs))
+        self.final[theirs.id] = theirs
+
+    def _both(self, before: TensorDef, theirs: TensorDef, mine: TensorDef) -> None:
+        name = self._three(f"name of {mine.name!r}", before.name, theirs.name, mine.name)
+        dtype = self._dtype(before, theirs, mine)
+        merged = replace(
+            mine, name=name, dtype=dtype,
+            first_dtype=mine.first_dtype or theirs.first_dtype or (mine.dtype if dtype != mine.dtype else None),
+            htype=self._three(f"htype of {mine.name!r}", before.htype, theirs.htype, mine.htype),
+            shape=self._three(f"shape of {mine.name!r}", before.shape, theirs.shape, mine.shape),
+            info=self._three(f"info of {mine.name!r}", before.info, theirs.info, mine.info),
+            open_labels=self._three(f"labels of {mine.name!r}", before.open_labels, theirs.open_labels, mine.open_labels),
+        )  # fmt: skip
+        if theirs.class_names:
+            merged = extend_class_names(replace(merged, class_names=mine.class_names or ()), theirs.class_names)
+            places = {n: i for i, n in enumerate(merged.class_names or ())}
+            ids = np.array([places[n] for n in theirs.class_names], np.int64)
+            if not np.array_equal(ids, np.arange(len(ids))):
+                self.remaps[mine.id] = ids
+        if merged != mine:
+            how = Edit.RENAMED if name != mine.name else Edit.WIDENED if dtype != mine.dtype else Edit.CLASSES
+            self.changes.append(EditTensor(merged, how))
+            self.final[mine.id] = merged
+
+    def _dtype(self, before: TensorDef, theirs: TensorDef, mine: TensorDef) -> str | None:
+        if theirs.dtype == mine.dtype or theirs.dtype is None or mine.dtype is None:
+            return mine.dtype or theirs.dtype
+        if before.dtype is not None and np.can_cast(theirs.dtype, mine.dtype, "safe"):
+            return mine.dtype
+        if before.dtype is not None and np.can_cast(mine.dtype, theirs.dtype, "safe"):
+            return theirs.dtype
+        self._clash(f"tensor {mine.name!r} is {theirs.dtype} there and {mine.dtype} here; alter_tensor() one of them first")
+        return mine.dtype
+
+    def _three(self, what: str, before: Any, theirs: Any, mine: Any) -> Any:
+        """The value that one side changed; the resolution's where both did."""
+        if mine in (theirs, before):
+            return theirs
+        if theirs == before:
+            return mine
+        self.complaints.append(f"the {what} is {theirs!r} there and {mine!r} here")
+        return theirs if self._take_theirs else mine
+
+    def _info(self, before: dict[str, Any], theirs: dict[str, Any], mine: dict[str, Any]) -> None:
+        """The dataset's metadata, key by key."""
+        merged: dict[str, Any] = {}
+        for key in {**mine, **theirs}:
+            values = [info.get(key, _ABSENT) for info in (before, theirs, mine)]
+            value = self._three(f"info {key!r}", *values)
+            if value is not _ABSENT:
+                merged[key] = value
+        if merged != mine:
+            self.changes.append(SetInfo(merged))

@@ -1,0 +1,160 @@
+"""Tensors made, renamed, changed and removed: each a small commit that touches no data."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from lakefmt.errors import AlreadyExists, Conflict, DtypeError, InvalidInput, UnknownClass
+from lakefmt.htypes import HTYPES, NUMERIC_DTYPES, Kind, TensorDef, check_tensor_name, define_tensor, extend_class_names
+from lakefmt.snapshot import Snapshot
+from lakefmt.versioning.changes import AddTensor, Change, DropTensor, Edit, EditTensor, SetInfo
+from lakefmt.versioning.log import Transaction
+from lakefmt.versioning.records import State, Version
+from lakefmt.writer import Writer
+
+replace = msgspec.structs.replace
+
+
+def create_tensor(writer: Writer, name: str, *, exist_ok: bool = False, **options: Any) -> None:
+    """A new tensor; rows that exist lack it (their samples are missing)."""
+    with writer.lock:
+        if name in writer.snapshot.definitions:
+            if exist_ok:
+                return
+            raise AlreadyExists(f"{writer.url} has a tensor {name!r} already; pass exist_ok=True to keep it")
+        _check_free(writer, name)
+        taken = {t.id for t in writer.version.state.tensors}
+        field_id = next(i for i in iter(lambda: uuid.uuid4().int & 0x7FFFFFFF, -1) if i not in taken)
+        definition = define_tensor(field_id, name, **options)
+        writer.flush()
+        writer.commit_changes(Transaction(lambda version: [AddTensor(definition)]))
+
+
+def _check_free(writer: Writer, name: str) -> None:
+    group_of = [n for n in writer.snapshot.definitions if n.startswith(name + "/") or name.startswith(n + "/")]
+    if group_of:
+        raise AlreadyExists(f"{name!r} cannot be both a tensor and a group: {group_of[0]!r} exists")
+
+
+def edit_tensor(writer: Writer, name: str, **changes: Any) -> None:
+    """Replace parts of a tensor's definition (info, class names)."""
+    classes = "class_names" in changes
+    how = Edit.CLASSES if classes else Edit.INFO
+    _edit(
+        writer, name, how, lambda now, _: extend_class_names(now, changes["class_names"]) if classes else replace(now, **changes)
+    )  # fmt: skip
+
+
+def rename_tensor(writer: Writer, name: str, new: str) -> None:
+    """Another name for a tensor; columns are bound to its field id, so no data is touched."""
+    with writer.lock:
+        check_tensor_name(new)
+        writer.definition(name)
+        if new in writer.snapshot.definitions:
+            raise AlreadyExists(f"{writer.url} has a tensor {new!r} already")
+        _check_free(writer, new)
+        _edit(writer, name, Edit.RENAMED, lambda now, _: replace(now, name=new))
+
+
+def drop_tensor(writer: Writer, name: str) -> None:
+    """Remove a tensor. Older versions keep it; its samples stay in the files until compaction and expiry."""
+    with writer.lock:
+        writer.flush()
+        field_id = writer.definition(name).id
+        writer.commit_changes(Transaction(lambda version: [DropTensor(field_id)]))
+
+
+def alter_tensor(writer: Writer, name: str, *, dtype: Any = None, htype: str | None = None) -> None:
+    """Widen a tensor's dtype, or give it another htype that its samples fit.
+
+    Raises:
+        DtypeError: the dtype would not hold every value of the present one.
+        InvalidInput: the samples do not fit the htype.
+    """
+    with writer.lock:
+        if dtype is not None:
+            _edit(writer, name, Edit.WIDENED, lambda now, _: _widened(now, dtype))
+        if htype is not None:
+            _edit(writer, name, Edit.RETYPED, lambda now, at: _retyped(now, htype, at))
+
+
+def set_info(writer: Writer, info: Mapping[str, Any]) -> None:
+    """Replace the dataset's metadata."""
+    with writer.lock:
+        writer.flush()
+        writer.commit_changes(Transaction(lambda version: [SetInfo(dict(info))]))
+
+
+def _edit(writer: Writer, name: str, how: Edit, fn: Callable[[TensorDef, Snapshot], TensorDef]) -> None:
+    with writer.lock:
+        writer.flush()
+        field_id = writer.definition(name).id
+
+        def build(version: Version) -> list[Change]:
+            return [EditTensor(fn(_now(version.state, field_id, name), writer.at(version)), how)]
+
+        readers = frozenset({"widened"}) if how is Edit.WIDENED else frozenset[str]()
+        writer.commit_changes(Transaction(build, readers=readers))
+
+
+def _now(state: State, field_id: int, name: str) -> TensorDef:
+    now = next((t for t in state.tensors if t.id == field_id), None)
+    if now is None:
+        raise Conflict(f"tensor {name!r} was deleted meanwhile")
+    return now
+
+
+def _widened(now: TensorDef, dtype: Any) -> TensorDef:
+    try:
+        target: str = np.dtype(dtype).name
+    except TypeError:
+        raise DtypeError(f"alter_tensor({now.name!r}): {dtype!r} is no NumPy dtype") from None
+    if now.kind is not Kind.NUMERIC or target not in NUMERIC_DTYPES:
+        raise DtypeError(f"alter_tensor({now.name!r}): a tensor of htype {now.htype!r} cannot have dtype {target!r}")
+    if now.dtype is not None and not np.can_cast(now.dtype, target, "safe"):
+        raise DtypeError(
+            f"alter_tensor({now.name!r}): {target} does not hold every {now.dtype}; only widening is possible, "
+            "e.g. uint8 to int32 or float32. For another dtype create a new tensor and copy what fits"
+        )
+    if now.is_label and np.dtype(target).kind not in "iu":
+        raise DtypeError(f"alter_tensor({now.name!r}): class labels are integers, not {target}")
+    return replace(now, dtype=target, first_dtype=now.first_dtype or now.dtype)
+
+
+#: htypes that differ only in what their samples mean, or in the number of dimensions they allow.
+_KIN = frozenset({"generic", "embedding", "class_label"})
+
+
+def _retyped(now: TensorDef, htype: str, at: Snapshot) -> TensorDef:
+    if htype not in HTYPES:
+        raise InvalidInput(f"alter_tensor({now.name!r}): unknown htype {htype!r}; known: {', '.join(HTYPES)}")
+    if not {now.htype, htype} <= _KIN:
+        raise InvalidInput(f"alter_tensor({now.name!r}): {now.htype!r} samples cannot become {htype!r}; create a new tensor")
+    row, ndims = HTYPES[htype], at.ndims(now.name)
+    if row.ndims and ndims is not None and not set(range(ndims[0], ndims[1] + 1)) <= set(row.ndims):
+        raise InvalidInput(
+            f"alter_tensor({now.name!r}): samples of htype {htype!r} have {' or '.join(map(str, row.ndims))} dimensions, "
+            f"its samples have {ndims[0]} to {ndims[1]}"
+        )
+    if not row.labels:
+        return replace(now, htype=htype, dtype=now.dtype or row.dtype, class_names=None, open_labels=False)
+    if now.dtype is not None and np.dtype(now.dtype).kind not in "iu":
+        raise DtypeError(f"alter_tensor({now.name!r}): class labels are integers, its samples are {now.dtype}")
+    if now.dtype is not None and np.dtype(now.dtype).kind == "i" and _any_negative(now, at):
+        raise UnknownClass(f"alter_tensor({now.name!r}): some samples are negative and cannot be class ids")
+    return replace(now, htype=htype, dtype=now.dtype or row.dtype, class_names=now.class_names or (), open_labels=True)
+
+
+def _any_negative(now: TensorDef, at: Snapshot) -> bool:
+    for start in range(0, len(at), 1 << 16):
+        cells = at.gather(now.name, np.arange(start, min(len(at), start + (1 << 16))))
+        values = getattr(cells, "values", [])
+        parts = [values] if isinstance(values, np.ndarray) else [v for v in values if v is not None]
+        if any(p.size and int(p.min()) < 0 for p in parts):
+            return True
+    return False

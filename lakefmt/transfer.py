@@ -1,0 +1,159 @@
+"""Datasets from one place to another: the newest rows alone, or everything; and branches between two copies of one dataset.
+
+Objects never change, so a copy is a matter of names: what the other side has already is not sent again. Data goes before the
+versions that refer to it, and what makes a dataset of a place goes last, so that whatever is interrupted can be done again.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from lakefmt.errors import AlreadyExists, Conflict, InvalidInput
+from lakefmt.fragment.meta import INLINE_FOLDER
+from lakefmt.storage import Store
+from lakefmt.versioning.changes import Restore
+from lakefmt.versioning.expire import keys_of
+from lakefmt.versioning.log import CLAIM_KEY, MAIN, Log, Transaction, version_key
+from lakefmt.versioning.records import Branch, Version
+from lakefmt.versioning.refs import put_once
+
+_THREADS = 8
+_PIECE_NBYTES = 32 << 20
+_COPIED_FOLDERS = ("data/", "overlays/", "dv/", "meta/", ".queries/", "log/", "refs/tags/", "refs/branches/")
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """What went from one place to another: objects and bytes sent, objects the other side had, versions."""
+
+    objects: int = 0
+    nbytes: int = 0
+    present: int = 0
+    versions: int = 0
+
+
+def copy_head(log: Log, version: Version, to: Store, message: str | None) -> tuple[Log, Version, Transfer]:
+    """Make a dataset of one version's rows elsewhere; row ids stay, history does not come along.
+
+    Raises:
+        AlreadyExists: there is one.
+    """
+    if Log.exists(to):
+        raise AlreadyExists(f"{to.url} holds a dataset already; copy to another place, or delete it first")
+    sent = send(log.store, to, _data_of(log, [version]))
+    made = Log.create(to)
+    branch = made.branch(MAIN)
+    # rows of other branches' id spaces are among them: new ones must not meet these
+    space = random.SystemRandom().randrange(1, 1 << 31)
+    txn = Transaction(
+        lambda _: [Restore(version.state, space)], message=message or f"copy of {log.store.url} at {version.id}", named=True,
+        operation="copy", inline=dict(version.inline), readers=frozenset(version.head.readers),
+    )  # fmt: skip
+    return made, made.commit(made.head(branch.uuid), txn), sent
+
+
+def copy_all(log: Log, to: Store) -> Transfer:
+    """Copy a dataset with its history, branches, tags and views. Done again, it goes on where it was interrupted.
+
+    Raises:
+        AlreadyExists: another dataset is there.
+    """
+    if Log.exists(to) and Log.open(to).claim.dataset != log.claim.dataset:
+        raise AlreadyExists(f"{to.url} holds another dataset; copy to another place, or delete it first")
+    # listed in the order names, versions, data, and sent the other way round: nothing arrives before what it refers to
+    keys = {f: sorted(e.key for e in log.store.list(f) if not e.key.endswith("/_hint")) for f in reversed(_COPIED_FOLDERS)}
+    total = Transfer()
+    for folder in _COPIED_FOLDERS:
+        total = _sum(total, send(log.store, to, keys[folder]))
+    put_once(to, CLAIM_KEY, log.store.get(CLAIM_KEY))
+    return total
+
+
+def send_branch(source: Log, to: Log, name: str) -> Transfer:
+    """Bring a branch of a copy of the same dataset up to date: only what is missing goes, and nothing is ever replaced.
+
+    Raises:
+        InvalidInput: the two places hold different datasets.
+        Conflict: the other side has commits of its own on this branch: pull and merge first.
+    """
+    if source.claim.dataset != to.claim.dataset:
+        raise InvalidInput(
+            f"{source.store.url} and {to.store.url} hold different datasets; "
+            "a branch goes between copies of one (deepcopy() makes them)"
+        )
+    total = Transfer()
+    for branch in _with_parents(source, source.branch(name)):
+        theirs = to.refs.find_branch(branch.name)
+        if theirs is not None and theirs.uuid != branch.uuid:
+            raise Conflict(f"{to.store.url} has another branch {branch.name!r}; rename_branch() one of them")
+        total = _sum(total, _send_log(source, to, branch))
+        to.refs.create_branch(branch)
+    return total
+
+
+def _with_parents(log: Log, branch: Branch) -> list[Branch]:
+    """A branch, after those it came from (their versions are part of its history)."""
+    by_uuid = {b.uuid: b for b in log.refs.branches()}
+    chain = [branch]
+    while chain[0].parent is not None and chain[0].parent in by_uuid:
+        chain.insert(0, by_uuid[chain[0].parent])
+    return chain
+
+
+def _send_log(source: Log, to: Log, branch: Branch) -> Transfer:
+    numbers, have = source.numbers(branch.uuid), set(to.numbers(branch.uuid))
+    if have and (not numbers or max(have) > max(numbers)):
+        raise Conflict(f"{to.store.url}: branch {branch.name!r} is ahead of {source.store.url}; pull() it first")
+    shared = max((n for n in numbers if n in have), default=None)
+    if shared is not None and source.store.get(version_key(branch.uuid, shared)) != to.store.get(version_key(branch.uuid, shared)):
+        raise Conflict(f"{to.store.url}: branch {branch.name!r} has commits of its own; make a branch of them, and merge")
+    fresh = [n for n in numbers if n not in have]
+    versions = [source.read(branch.uuid, n) for n in fresh]
+    total = send(source.store, to.store, _data_of(source, versions))
+    for n in fresh:
+        data = source.store.get(version_key(branch.uuid, n))
+        if not put_once(to.store, version_key(branch.uuid, n), data):
+            raise Conflict(f"{to.store.url}: another writer committed to branch {branch.name!r} meanwhile; push() again")
+    return Transfer(total.objects + len(fresh), total.nbytes, total.present, len(fresh))
+
+
+def _data_of(log: Log, versions: Iterable[Version]) -> list[str]:
+    seen: set[str] = set()
+    keys: set[str] = set()
+    for version in versions:
+        keys |= keys_of(log, version.state, seen)
+    return sorted(k for k in keys if not k.startswith(INLINE_FOLDER))
+
+
+def send(source: Store, to: Store, keys: Sequence[str]) -> Transfer:
+    """Copy objects that the other side does not have."""
+    folders = {k.split("/")[0] + "/" for k in keys}
+    there = {e.key: e.size for folder in folders for e in to.list(folder)}
+    missing = [k for k in keys if k not in there]
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="lakefmt-send") as pool:
+        sizes = list(pool.map(lambda k: _send(source, to, k), missing))
+    return Transfer(len(missing), sum(sizes), len(keys) - len(missing))
+
+
+def _send(source: Store, to: Store, key: str) -> int:
+    """One object, in pieces: memory stays bounded."""
+    first = source.get_range(key, 0, _PIECE_NBYTES)
+    if len(first) < _PIECE_NBYTES:
+        to.put(key, first)
+        return len(first)
+    size = len(first)
+    with to.writer(key) as out:
+        out.write(first)
+        while True:
+            piece = source.get_range(key, size, _PIECE_NBYTES)
+            out.write(piece)
+            size += len(piece)
+            if len(piece) < _PIECE_NBYTES:
+                return size
+
+
+def _sum(a: Transfer, b: Transfer) -> Transfer:
+    return Transfer(a.objects + b.objects, a.nbytes + b.nbytes, a.present + b.present, a.versions + b.versions)

@@ -1,0 +1,252 @@
+"""What keeps a dataset well: compaction, expiry, leases, checks and repairs, copies."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from lakefmt.compact import Part, plan, rewritten
+from lakefmt.errors import Corrupt, InvalidInput
+from lakefmt.handle import Handle
+from lakefmt.storage import open_store, parse_address
+from lakefmt.transfer import Transfer, copy_all, copy_head, send_branch
+from lakefmt.versioning.changes import Change, Compact, Group
+from lakefmt.versioning.check import Repair, Report, check, repair
+from lakefmt.versioning.expire import GRACE_S, Expiry, expire
+from lakefmt.versioning.log import Log, Transaction
+from lakefmt.versioning.records import Lease, Version
+from lakefmt.versions import milliseconds
+
+#: Bytes rewritten a commit: what is done stays done when a long compaction is stopped.
+_COMMIT_NBYTES = 1 << 30
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Compaction:
+    """What a compaction did, or would do.
+
+    Attributes:
+        parts: runs of fragments that become one each.
+        fragments: fragments before and after.
+        rows, nbytes: rows rewritten and bytes of their samples.
+        done: whether it was carried out.
+    """
+
+    parts: tuple[Part, ...]
+    fragments: tuple[int, int]
+    rows: int
+    nbytes: int
+    done: bool
+
+    def __repr__(self) -> str:
+        verb = "rewrote" if self.done else "would rewrite"
+        before, after = self.fragments
+        deleted, overlays = sum(p.deleted for p in self.parts), sum(p.overlays for p in self.parts)
+        return (
+            f"{verb} {self.rows:,} rows ({self.nbytes:,} bytes) in {len(self.parts):,} parts: "
+            f"{before:,} fragments become {after:,}; {deleted:,} deleted rows and {overlays:,} updates folded in"
+        )
+
+
+class Kept(Handle):
+    """What a dataset handle offers on its own upkeep."""
+
+    def compact(self, *, dry_run: bool = False) -> Compaction:
+        """Rewrite small fragments, and those with deleted or updated rows, as few clean ones. Rows keep their ids and order.
+
+        What other writers change meanwhile is left as they made it. What was replaced stays for older versions, until ``expire()``.
+
+        Args:
+            dry_run: only tell what would be done.
+
+        Returns:
+            What was (or would be) rewritten; it prints as a sentence.
+        """
+        self.flush()
+        snapshot = self._writer.snapshot
+        parts = plan(snapshot)
+        before = len(snapshot.fragments)
+        after = before - sum(p.fragments - (1 if p.rows else 0) for p in parts)
+        rows, nbytes = sum(p.rows for p in parts), sum(p.nbytes for p in parts)
+        if dry_run or not parts:
+            return Compaction(tuple(parts), (before, after), rows, nbytes, done=False)
+        writer = self._write()
+        with writer.lock:
+            waiting: list[Any] = []
+            size = 0
+            for i, part in enumerate(parts):
+                waiting.append(rewritten(self._log.store, snapshot, part.first, part.stop))
+                size += part.nbytes
+                if size >= _COMMIT_NBYTES or i == len(parts) - 1:
+                    groups = tuple(waiting)
+                    writer.commit_changes(Transaction(_compacting(groups), operation="compact"))
+                    waiting, size = [], 0
+        return Compaction(tuple(parts), (before, len(writer.snapshot.fragments)), rows, nbytes, done=True)
+
+    def expire(
+        self, older_than: Any = None, *, keep: int = 1, grace_s: float = GRACE_S, dry_run: bool = False
+    ) -> Expiry:  # fmt: skip
+        """Let old versions go, and remove the objects that only they, or nothing at all, referred to.
+
+        Named commits, tags, leased versions, those that branches and saved views stand on, and the newest ones stay.
+
+        Args:
+            older_than: a ``timedelta`` (age), seconds, or a time (``datetime``, ISO text); by default 7 days.
+            keep: newest versions of each branch that stay in any case.
+            grace_s: seconds for which unused objects stay; more than a transaction may last (6 hours), or 0 when nobody else
+                writes.
+            dry_run: only tell what would go.
+
+        Returns:
+            What went (or would go).
+        """
+        if not isinstance(keep, int) or keep < 1:
+            raise InvalidInput(f"expire(keep={keep!r}): keep at least the newest version of each branch")
+        if not dry_run:
+            self._write()
+        self.flush()
+        views = [view.version for view in self.get_views()]  # type: ignore[attr-defined]
+        done = expire(self._log, older_than_s=_age_s(older_than), keep=keep, grace_s=grace_s, dry_run=dry_run, views=views)
+        if not dry_run and self._branch is not None:
+            self._writer.move_to(self._log.head(self._branch.uuid, at_least=self._writer.version.head.v))
+        return done
+
+    @contextmanager
+    def lease(self, hours: float = 24.0, *, holder: str | None = None) -> Iterator[Lease]:
+        """Keep the version stood on from expiring while a block runs (a training run), at most for some hours.
+
+        Args:
+            hours: how long at most, should this process die.
+            holder: who needs it, for those who look; by default host and process.
+        """
+        head = self._writer.version.head
+        with self._log.refs.leased(head.branch, head.v, hours * 3600, holder) as lease:
+            yield lease
+
+    @property
+    def leases(self) -> list[Lease]:
+        """All leases on versions of this dataset."""
+        return self._log.refs.leases()
+
+    def verify(self, *, full: bool = True) -> int:
+        """Check what this version needs.
+
+        Args:
+            full: read every byte and compare checksums; else metadata and sizes only.
+
+        Returns:
+            Bytes checked.
+
+        Raises:
+            Corrupt: something is missing or damaged; the message names it.
+        """
+        self.flush()
+        report = check(self._log, full=full, only=self._writer.version)
+        if not report:
+            found = [f"{p.key}: {p.detail}" for p in report.problems]
+            some = "; ".join(found[:10]) + (" …" if len(found) > 10 else "")
+            raise Corrupt(f"{self._url}: {len(found)} damaged: {some}. Restore from a copy")
+        return report.nbytes
+
+    def fsck(self, *, full: bool = False) -> Report:
+        """Look over all branches and versions: the log, and all that it refers to.
+
+        Args:
+            full: read every byte and compare checksums; else metadata and sizes.
+
+        Returns:
+            A report: true when all is well; its ``problems`` name what is not.
+        """
+        return check(self._log, full=full)
+
+    def repair(self, report: Report | None = None, *, dry_run: bool = False) -> Repair:
+        """Mend what ``fsck`` found: a torn newest version object is set aside; files that are lost are taken out of the newest
+        version, their samples missing from then on.
+
+        Args:
+            report: of ``fsck``; by default a fast one is made.
+            dry_run: only tell what would be done.
+
+        Returns:
+            What was done, what is lost, and what could not be mended.
+        """
+        if not dry_run:
+            self._write()
+            self._writer.discard()
+        done = repair(self._log, report if report is not None else check(self._log), dry_run=dry_run)
+        if not dry_run and self._branch is not None:
+            self._writer.move_to(self._log.head(self._branch.uuid))
+        return done
+
+    # -- copies --------------------------------------------------------------------------------------------------------
+
+    def copy(self, path: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None) -> Any:
+        """Copy the rows of this version to a new dataset; its history stays here.
+
+        Raises:
+            AlreadyExists: there is a dataset at that place.
+        """
+        from lakefmt.dataset import Dataset
+
+        self.flush()
+        address = parse_address(path)
+        to = open_store(address.base, dict(storage_options) if storage_options else None)
+        log, version, _ = copy_head(self._log, self._writer.version, to, None)
+        return Dataset(log, address.base, log.branch("main"), version)
+
+    def deepcopy(self, path: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None) -> Transfer:
+        """Copy everything: versions, branches, tags, views. Interrupted, it goes on where it stopped when done again; done to an
+        older copy, only what is missing goes.
+        """
+        self.flush()
+        return copy_all(self._log, open_store(parse_address(path).base, dict(storage_options) if storage_options else None))
+
+    def push(self, path: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None) -> Transfer:
+        """Send the commits of this branch to a copy of this dataset (made by ``deepcopy``). Only missing objects travel.
+
+        Raises:
+            Conflict: the copy has commits of its own on this branch: pull first.
+        """
+        self.flush()
+        return send_branch(self._log, self._other(path, storage_options), self._branch_name())
+
+    def pull(self, path: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None) -> Transfer:
+        """Fetch the commits that a copy of this dataset has on this branch, and stand on the newest.
+
+        Raises:
+            Conflict: this branch has commits that the copy lacks.
+        """
+        writer = self._write()
+        with writer.lock:
+            self.flush()
+            assert self._branch is not None
+            done = send_branch(self._other(path, storage_options), self._log, self._branch.name)
+            writer.move_to(self._log.head(self._branch.uuid, at_least=writer.version.head.v))
+        return done
+
+    def _branch_name(self) -> str:
+        if self._branch is None:
+            raise InvalidInput("this handle stands on a version: checkout() the branch to push")
+        return self._branch.name
+
+    def _other(self, path: str | os.PathLike[str], options: Mapping[str, Any] | None) -> Log:
+        return Log.open(open_store(parse_address(path).base, dict(options) if options else None))
+
+
+def _compacting(groups: tuple[Group, ...]) -> Callable[[Version], list[Change]]:
+    return lambda version: [Compact(groups)]
+
+
+def _age_s(older_than: Any) -> float:
+    if older_than is None:
+        return 7 * 24 * 3600.0
+    if isinstance(older_than, timedelta):
+        return older_than.total_seconds()
+    if isinstance(older_than, (int, float)) and not isinstance(older_than, bool):
+        return float(older_than)
+    now_s = datetime.now().astimezone().timestamp()
+    return now_s - milliseconds(older_than) / 1000

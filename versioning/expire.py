@@ -1,0 +1,174 @@
+"""Expiry: old versions are let go, and what nothing refers to any more is removed.
+
+Order is everything. The floor of every branch is raised first (a commit like any other), and names are listed after it: who tags or
+branches an old version writes the name first and reads the floor after, so that one of the two sees the other. An object is removed
+only when it is older than a grace period that exceeds the age at which a transaction refuses to commit: what a slow writer has
+uploaded is younger, or its commit is refused. The plan is made and can be looked at first; carrying it out can be stopped and
+done again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from lakefmt.errors import InvalidInput, NoSuchVersion
+from lakefmt.fragment.meta import INLINE_FOLDER
+from lakefmt.versioning.changes import Change, SetFloor
+from lakefmt.versioning.leaves import Tree
+from lakefmt.versioning.log import TRANSACTION_AGE_MAX_S, Log, Transaction, version_key
+from lakefmt.versioning.records import State, Version, version_id
+
+#: Objects younger than this are never removed.
+GRACE_S = 24 * 3600.0
+#: Folders of objects that versions refer to.
+DATA_FOLDERS = ("data/", "overlays/", "dv/", "meta/")
+_BATCH = 256
+
+
+@dataclass(slots=True)
+class Expiry:
+    """What an expiry removes, or would remove.
+
+    Attributes:
+        versions: ids of the versions that go.
+        kept: how many versions stay.
+        objects: keys of the objects that go (data, leaf manifests and version objects), and their bytes.
+        nbytes: bytes of these.
+        young: objects nothing refers to that are younger than the grace period.
+        done: whether it was carried out.
+    """
+
+    versions: list[str] = field(default_factory=list)
+    kept: int = 0
+    objects: list[str] = field(default_factory=list)
+    nbytes: int = 0
+    young: int = 0
+    done: bool = False
+
+    def __repr__(self) -> str:
+        verb = "removed" if self.done else "would remove"
+        return (
+            f"{verb} {len(self.versions):,} versions and {len(self.objects):,} objects of {self.nbytes:,} bytes; "
+            f"{self.kept:,} versions stay, {self.young:,} unused objects are too young"
+        )
+
+
+def expire(
+    log: Log, *, older_than_s: float, keep: int, grace_s: float = GRACE_S, dry_run: bool = False, views: Iterable[str] = ()
+) -> Expiry:  # fmt: skip
+    """Let versions go that are older than a time, and remove what only they referred to.
+
+    Args:
+        older_than_s: age in seconds from which versions go.
+        keep: newest versions of each branch that stay in any case.
+        grace_s: age in seconds below which no object is removed; at least the age limit of a transaction.
+        dry_run: change nothing, only say what would go.
+        views: ids of versions that saved views need.
+
+    What stays: named versions, tags, versions leased, those that branches began on, and heads.
+    """
+    if not grace_s > TRANSACTION_AGE_MAX_S and grace_s != 0:
+        raise InvalidInput(
+            f"expire(grace_s={grace_s}): files of a transaction may be {TRANSACTION_AGE_MAX_S} s old when it commits; "
+            "give more than that, or 0 when you know that nobody else writes"
+        )
+    now_ms = int(time.time() * 1000)
+    heads = {b.uuid: log.head(b.uuid) for b in log.refs.branches()}
+    floors = {b: _floor(log, v, now_ms - int(older_than_s * 1000), max(1, keep)) for b, v in heads.items()}
+    if not dry_run:
+        for branch, floor in floors.items():
+            if floor > heads[branch].state.floor:
+                heads[branch] = log.commit(heads[branch], Transaction(_raise(floor), operation="expire"))
+    kept, gone = _sorted(log, heads, floors, set(views), now_ms, now_ms - int(grace_s * 1000))
+    plan = Expiry(versions=[version_id(b, v) for b, v in gone], kept=len(kept))
+    needed = needed_keys(log, kept)
+    needed |= {version_key(b, v) for b, v in kept}
+    _objects(log, plan, needed, gone, now_ms / 1000 - grace_s)
+    if not dry_run:
+        for start in range(0, len(plan.objects), _BATCH):
+            log.store.delete(plan.objects[start : start + _BATCH])
+        plan.done = True
+    return plan
+
+
+def _raise(floor: int) -> Callable[[Version], list[Change]]:
+    return lambda version: [SetFloor(floor)]
+
+
+def _floor(log: Log, head: Version, before_ms: int, keep: int) -> int:
+    """Versions below it are old enough, and not among the newest."""
+    last = head.head.v - keep + 1
+    floor = head.state.floor
+    numbers = [n for n in log.numbers(head.head.branch) if floor <= n < last]
+    for start in range(0, len(numbers), _BATCH):
+        for h in log.heads(head.head.branch, numbers[start : start + _BATCH]):
+            if h.ts_ms >= before_ms:
+                return floor
+            floor = h.v + 1
+    return floor
+
+
+def _sorted(
+    log: Log, heads: dict[str, Version], floors: dict[str, int], views: set[str], now_ms: int, young_ms: int
+) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:  # fmt: skip
+    """Versions that stay, and those that go. Names are read here, after the floors were raised."""
+    pinned = {(t.branch, t.v) for t in log.refs.tags()}
+    pinned |= {(x.branch, x.v) for x in log.refs.leases() if x.until_ms > now_ms}
+    branches = log.refs.branches()
+    pinned |= {(b.parent, b.parent_v) for b in branches if b.parent is not None and b.parent_v is not None}
+    logs = {key.split("/")[1] for key in (e.key for e in log.store.list("log/")) if key.count("/") == 2}
+    kept: list[tuple[str, int]] = []
+    gone: list[tuple[str, int]] = []
+    known = {b.uuid for b in branches} | set(log.logs())
+    for branch in sorted(logs):
+        numbers = log.numbers(branch)
+        floor = floors.get(branch, 0)
+        for start in range(0, len(numbers), _BATCH):
+            for h in log.heads(branch, numbers[start : start + _BATCH]):
+                # a young version stays, whatever it is: a branch that is being made has no name yet
+                stays = (branch, h.v) in pinned or version_id(branch, h.v) in views or h.ts_ms >= young_ms
+                if branch in heads:
+                    stays = stays or h.v >= floor or h.named or h.v == 0
+                elif branch in known:
+                    stays = stays or h.named or h.v == 0
+                (kept if stays else gone).append((branch, h.v))
+    return kept, gone
+
+
+def needed_keys(log: Log, versions: Sequence[tuple[str, int]]) -> set[str]:
+    """Keys of all data objects and leaves that some versions refer to."""
+    needed: set[str] = set()
+    seen_leaves: set[str] = set()
+    for branch, v in versions:
+        try:
+            state = log.read(branch, v).state
+        except NoSuchVersion:
+            continue  # another expiry was there first
+        needed |= keys_of(log, state, seen_leaves)
+    return needed
+
+
+def keys_of(log: Log, state: State, seen_leaves: set[str]) -> set[str]:
+    """Keys of the objects a state refers to; leaves among ``seen_leaves`` have been looked at."""
+    fresh = tuple(leaf for leaf in state.leaves if leaf.key not in seen_leaves)
+    seen_leaves |= {leaf.key for leaf in fresh}
+    listed = Tree(State(leaves=fresh), log.leaves)
+    fragments = [*listed, *(o.fragment for o in state.overrides), *state.fragments]
+    keys = {f.key for fragment in fragments for f in fragment.every_file() if not f.key.startswith(INLINE_FOLDER)}
+    return keys | {leaf.key for leaf in state.leaves}
+
+
+def _objects(log: Log, plan: Expiry, needed: set[str], gone: list[tuple[str, int]], before_s: float) -> None:
+    """Objects that nothing needs and that are old enough: version objects first, so that no version is opened whose files go."""
+    removed = {version_key(b, v) for b, v in gone}
+    for folder in ("log/", *DATA_FOLDERS, "_probe/"):
+        for entry in log.store.list(folder):
+            if entry.key in needed or entry.key.endswith("/_hint") or (folder == "log/" and entry.key not in removed):
+                continue
+            if entry.modified_s is None or entry.modified_s >= before_s:
+                plan.young += 1
+                continue
+            plan.objects.append(entry.key)
+            plan.nbytes += entry.size

@@ -1,0 +1,163 @@
+"""Making, renaming and deleting branches and tags; versions by time.
+
+Who names a version writes the name first and then looks whether an expiry has begun meanwhile; an expiry raises the floor first
+and then looks for names. So one of them sees the other.
+"""
+
+from __future__ import annotations
+
+import random
+import uuid
+from bisect import bisect_right
+from collections.abc import Sequence
+
+import msgspec
+
+from lakefmt.errors import AlreadyExists, Conflict, InvalidInput, NoSuchVersion, VersionExpired
+from lakefmt.versioning.changes import Seal
+from lakefmt.versioning.encode import encode_version
+from lakefmt.versioning.log import MAIN, Log, Transaction, author, now_ms, sealed, time_text, version_key
+from lakefmt.versioning.records import FORMAT_VERSION, Branch, Head, Tag, Version
+from lakefmt.versioning.refs import check_name, put_once
+
+
+def create_branch(log: Log, name: str, at: Version, message: str | None = None) -> tuple[Branch, Version]:
+    """A new branch that begins as a copy of a version's state; no data moves.
+
+    Raises:
+        AlreadyExists: the name is taken.
+        VersionExpired: the version's files may be gone.
+    """
+    check_name(name)
+    taken = "branch" if log.refs.find_branch(name) else "tag" if log.refs.find_tag(name) else None
+    if taken:
+        hint = f"; checkout({name!r}) without create=True" if taken == "branch" else ""
+        raise AlreadyExists(f"{log.store.url} has a {taken} {name!r} already{hint}")
+    branch = Branch(
+        name=name, uuid=uuid.uuid4().hex, parent=at.head.branch, parent_v=at.head.v,
+        id_space=random.SystemRandom().randrange(1, 1 << 31), created_ms=now_ms(),
+    )  # fmt: skip
+    version = _first_version(log, branch, at, message or f"branch {name!r} of {at.id}")
+    if not log.refs.create_branch(branch):
+        raise AlreadyExists(f"{log.store.url} has a branch {name!r} already; checkout({name!r}) without create=True")
+    try:
+        check_kept(log, at)  # the name was written first: an expiry that did not see it has raised the floor by now
+    except VersionExpired:
+        log.refs.remove_branch(name)
+        raise
+    return branch, version
+
+
+def _first_version(log: Log, branch: Branch, at: Version, message: str, *, parent: bool = True) -> Version:
+    head = Head(
+        format_version=FORMAT_VERSION, dataset=log.claim.dataset, branch=branch.uuid, v=0, transaction=uuid.uuid4().hex,
+        read_v=-1, previous=at.xxh64, ts_ms=max(now_ms(), at.head.ts_ms + 1), author=author(),
+        message=message, rows=at.head.rows, readers=at.head.readers, writers=at.head.writers,
+        parent=at.head.branch if parent else None, parent_v=at.head.v if parent else None,
+        operation="branch" if parent else "squash", named=not parent,
+    )  # fmt: skip
+    contains = {**at.state.contains, at.head.branch: at.head.v}
+    state = msgspec.structs.replace(at.state, next_row=0, id_space=branch.id_space, floor=0, contains=contains)
+    data, version = encode_version(head, state, at.inline)
+    put_once(log.store, version_key(branch.uuid, 0), data)
+    return version
+
+
+def rename_branch(log: Log, old: str, new: str) -> Branch:
+    """Another name for a branch; its versions, and handles on it, stay."""
+    if old == MAIN:
+        raise InvalidInput("the branch 'main' keeps its name: an address without a branch means it")
+    branch = log.branch(old)
+    if log.refs.find_tag(new) is not None:
+        raise AlreadyExists(f"{log.store.url} has a tag {new!r} already")
+    renamed = msgspec.structs.replace(branch, name=new, renamed_from=old)
+    if not log.refs.create_branch(renamed):
+        raise AlreadyExists(f"{log.store.url} has a branch {new!r} already")
+    log.refs.remove_branch(old)
+    return renamed
+
+
+def delete_branch(log: Log, name: str) -> None:
+    """Delete a branch. Its log is sealed first, so that no commit of another handle is acknowledged and then lost.
+
+    Raises:
+        Conflict: other branches began on it.
+    """
+    if name == MAIN:
+        raise InvalidInput("the branch 'main' cannot be deleted")
+    branch = log.branch(name)
+    children = [b.name for b in log.refs.branches() if b.parent == branch.uuid]
+    if children:
+        raise Conflict(f"branch {name!r} has branches of its own ({', '.join(children)}); delete or merge these first")
+    head = log.head(branch.uuid)
+    if not sealed(head.head):
+        log.commit(head, Transaction(lambda version: [Seal("deleted")], operation="delete-branch", again=True))
+    log.refs.remove_branch(name)
+
+
+def create_tag(log: Log, name: str, at: Version, message: str | None = None) -> Tag:
+    """Name a version; it is kept from expiry while the tag is there.
+
+    Raises:
+        AlreadyExists: the name is taken.
+        VersionExpired: the version's files may be gone.
+    """
+    tag = Tag(name=name, branch=at.head.branch, v=at.head.v, message=message, author=author(), created_ms=now_ms())
+    log.refs.create_tag(tag)
+    try:
+        check_kept(log, at)  # the tag was written first: an expiry that did not see it has raised the floor by now
+    except VersionExpired:
+        log.refs.remove_tag(name)
+        raise
+    return tag
+
+
+def check_kept(log: Log, at: Version) -> None:
+    """Refuse a version that an expiry may be removing.
+
+    Raises:
+        VersionExpired: it lies below its branch's floor, and nothing kept it when that was raised.
+    """
+    newest = log.head(at.head.branch, at_least=at.head.v)
+    if at.head.v < newest.state.floor and not at.head.named:
+        raise VersionExpired(f"{log.store.url}: version {at.id} has expired; its files may be gone. Use a newer one")
+
+
+def at_time(log: Log, branch_uuid: str, ts_ms: int) -> Version:
+    """The newest version of a branch (or of what it began on) that is not younger than a time.
+
+    Raises:
+        NoSuchVersion: the dataset is younger.
+    """
+    newest = log.head(branch_uuid)
+    numbers: Sequence[int] = range(newest.head.v + 1) if not newest.state.floor else log.numbers(branch_uuid)
+    at = bisect_right(numbers, ts_ms, key=lambda n: log.heads(branch_uuid, [n])[0].ts_ms)
+    if at:
+        return log.read(branch_uuid, numbers[at - 1])
+    first = log.heads(branch_uuid, [numbers[0]])[0]
+    if first.parent is None:
+        raise NoSuchVersion(f"{log.store.url} has no version as old as that; the first is of {time_text(first.ts_ms)}")
+    return at_time(log, first.parent, ts_ms)
+
+
+def squash_branch(log: Log, name: str, message: str | None) -> tuple[Branch, Version]:
+    """A new log for a branch, beginning with its newest rows; the old one is sealed. Done again, it goes on where it stopped.
+
+    Raises:
+        Conflict: other branches began on it.
+    """
+    branch = log.branch(name)
+    children = [b.name for b in log.refs.branches() if b.parent == branch.uuid]
+    if children:
+        raise Conflict(f"branch {name!r} has branches of its own ({', '.join(children)}), which need its history; nothing was done")
+    head = log.head(branch.uuid)
+    if sealed(head.head) is None:
+        head = log.commit(head, Transaction(lambda version: [Seal("squashed")], operation="squash", again=True))
+    made = uuid.uuid5(uuid.UUID(branch.uuid), "squash")  # who goes on after a crash, whoever it is, makes the same log
+    fresh = Branch(
+        name=name, uuid=made.hex, id_space=made.int % ((1 << 31) - 1) + 1, created_ms=branch.created_ms,
+        earlier=(*branch.earlier, branch.uuid),
+    )  # fmt: skip
+    _first_version(log, fresh, head, message or f"squash of {head.id}", parent=False)
+    log.refs.replace_branch(fresh)
+    return fresh, log.head(fresh.uuid)

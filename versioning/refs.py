@@ -1,0 +1,179 @@
+"""Names: branches, tags and leases, each a small object of its own, created once.
+
+A branch name stands for the uuid of a numbered log; a tag for one version; a lease for a version somebody still reads. Nothing
+here is overwritten but by a squash: what is deleted is removed, and a name that is used again stands for a new uuid.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+import uuid
+from collections.abc import Iterator
+from typing import TypeVar
+from urllib.parse import quote, unquote
+
+import msgspec
+import xxhash
+
+from lakefmt.errors import AlreadyExists, Corrupt, InvalidInput, NoSuchObject, NoSuchVersion, StoreError, nearest
+from lakefmt.storage import Store
+from lakefmt.versioning.records import Branch, Lease, Tag
+
+R = TypeVar("R", Branch, Tag, Lease)
+
+BRANCHES, TAGS, LEASES = "refs/branches/", "refs/tags/", "refs/leases/"
+#: Tries to create an object whose fate the store does not tell.
+_TRIES_MAX = 6
+
+
+class Refs:
+    """The names in one store."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    # -- branches ------------------------------------------------------------------------------------------------------
+
+    def find_branch(self, name: str) -> Branch | None:
+        """A branch by name; ``None`` when there is none."""
+        return self._find(BRANCHES, name, Branch)
+
+    def branch_names(self) -> list[str]:
+        """Names of all branches."""
+        return self._names(BRANCHES)
+
+    def branches(self) -> list[Branch]:
+        """All branches, by name. Of two names for one log, left by a rename that died half-way, the new one counts."""
+        found = [b for n in self._names(BRANCHES) if (b := self.find_branch(n)) is not None]
+        renamed = {(b.uuid, b.renamed_from) for b in found if b.renamed_from is not None}
+        return [b for b in found if (b.uuid, b.name) not in renamed]
+
+    def create_branch(self, branch: Branch) -> bool:
+        """Give a log a name; False when the name is taken."""
+        check_name(branch.name)
+        return put_once(self.store, _key(BRANCHES, branch.name), msgspec.json.encode(branch))
+
+    def replace_branch(self, branch: Branch) -> None:
+        """Let a name stand for another log (after its own was sealed)."""
+        self.store.put(_key(BRANCHES, branch.name), msgspec.json.encode(branch))
+
+    def remove_branch(self, name: str) -> None:
+        """Take a branch's name away."""
+        self.store.delete([_key(BRANCHES, name)])
+
+    # -- tags ----------------------------------------------------------------------------------------------------------
+
+    def find_tag(self, name: str) -> Tag | None:
+        """A tag by name; ``None`` when there is none."""
+        return self._find(TAGS, name, Tag)
+
+    def tags(self) -> list[Tag]:
+        """All tags, by name."""
+        return [t for n in self._names(TAGS) if (t := self.find_tag(n)) is not None]
+
+    def create_tag(self, tag: Tag) -> None:
+        """Name a version.
+
+        Raises:
+            AlreadyExists: the name is a tag or a branch already.
+        """
+        check_name(tag.name)
+        if self.find_branch(tag.name) is not None:
+            raise AlreadyExists(f"{self.store.url} has a branch {tag.name!r}: a tag of that name could not be addressed")
+        if not put_once(self.store, _key(TAGS, tag.name), msgspec.json.encode(tag)):
+            raise AlreadyExists(f"{self.store.url} has a tag {tag.name!r} already; delete_tag({tag.name!r}) frees the name")
+
+    def remove_tag(self, name: str) -> None:
+        """Delete a tag.
+
+        Raises:
+            NoSuchVersion: there is none of that name.
+        """
+        if self.find_tag(name) is None:
+            raise NoSuchVersion(f"{self.store.url} has no tag {name!r}; {nearest(name, self._names(TAGS))}")
+        self.store.delete([_key(TAGS, name)])
+
+    # -- leases --------------------------------------------------------------------------------------------------------
+
+    def lease(self, branch: str, v: int, seconds: float, holder: str | None = None) -> Lease:
+        """Keep a version from expiring for some time."""
+        now = time.time()
+        lease = Lease(
+            id=uuid.uuid4().hex, branch=branch, v=v, holder=holder or f"{socket.gethostname()}:{os.getpid()}",
+            until_ms=int((now + seconds) * 1000), created_ms=int(now * 1000),
+        )  # fmt: skip
+        self.store.put(_key(LEASES, lease.id), msgspec.json.encode(lease))
+        return lease
+
+    def renew(self, lease: Lease, seconds: float) -> Lease:
+        """Keep it for so long from now on."""
+        renewed = msgspec.structs.replace(lease, until_ms=int((time.time() + seconds) * 1000))
+        self.store.put(_key(LEASES, lease.id), msgspec.json.encode(renewed))
+        return renewed
+
+    def release(self, lease: Lease) -> None:
+        """End a lease."""
+        self.store.delete([_key(LEASES, lease.id)])
+
+    def leases(self) -> list[Lease]:
+        """All leases, ended ones included."""
+        return [x for n in self._names(LEASES) if (x := self._find(LEASES, n, Lease)) is not None]
+
+    @contextlib.contextmanager
+    def leased(self, branch: str, v: int, seconds: float, holder: str | None = None) -> Iterator[Lease]:
+        """A lease for as long as a block runs, at most ``seconds``."""
+        lease = self.lease(branch, v, seconds, holder)
+        try:
+            yield lease
+        finally:
+            self.release(lease)
+
+    # -- objects -------------------------------------------------------------------------------------------------------
+
+    def _names(self, folder: str) -> list[str]:
+        return sorted(unquote(e.key[len(folder) : -len(".json")]) for e in self.store.list(folder) if e.key.endswith(".json"))
+
+    def _find(self, folder: str, name: str, kind: type[R]) -> R | None:
+        try:
+            return msgspec.json.decode(self.store.get(_key(folder, name)), type=kind)
+        except NoSuchObject:
+            return None
+        except msgspec.MsgspecError as e:
+            raise Corrupt(f"{self.store.url}/{_key(folder, name)} does not parse ({e}); restore it from a copy") from e
+
+
+def check_name(name: str) -> None:
+    """Refuse names that could not be addressed as ``path@name``."""
+    bad = not isinstance(name, str) or not name or "@" in name or name != name.strip() or name.startswith("/")
+    bad = bad or name in (".", "..") or not name.isprintable() or len(quote(name, safe="")) > 200
+    if bad or parse_version_id(name) is not None:
+        raise InvalidInput(f"{name!r} is no branch name: use letters, digits, '-', '_', '.', '/', and not the form of a version id")
+
+
+def parse_version_id(text: str) -> tuple[str, int] | None:
+    """Branch prefix and number of a version id; ``None`` when the text is none."""
+    prefix, sep, number = text.rpartition("-")
+    if sep and len(prefix) == 12 and all(c in "0123456789abcdef" for c in prefix) and number.isdigit():
+        return prefix, int(number)
+    return None
+
+
+def put_once(store: Store, key: str, data: bytes) -> bool:
+    """put_if_absent with read-back: True when the object holds our bytes, whoever was told so."""
+    for attempt in range(_TRIES_MAX):
+        try:
+            if store.put_if_absent(key, data):
+                return True
+            return xxhash.xxh64(store.get(key)).digest() == xxhash.xxh64(data).digest()
+        except StoreError:
+            if attempt == _TRIES_MAX - 1:
+                raise
+            time.sleep(min(2.0, 0.05 * 2**attempt))
+    return False
+
+
+def _key(folder: str, name: str) -> str:
+    return f"{folder}{quote(name, safe='')}.json"
