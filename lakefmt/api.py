@@ -74,14 +74,31 @@ def empty(path: str | os.PathLike[str], *, overwrite: bool = False, storage_opti
     return opened
 
 
-def load(path: str | os.PathLike[str], *, read_only: bool = False, storage_options: Mapping[str, Any] | None = None) -> Any:
+def load(
+    path: str | os.PathLike[str],
+    *,
+    read_only: bool = False,
+    as_of: Any = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Any:
     """Open a dataset (or a saved view) that exists.
+
+    Args:
+        path: as for ``dataset``; ``@branch``, ``@tag`` or ``@version`` after it opens it there.
+        read_only: refuse to write.
+        as_of: open the newest version not younger than this time (a ``datetime``, ISO text, or seconds since the epoch).
+        storage_options: for fsspec.
 
     Raises:
         NoSuchDataset: it does not.
     """
     address, store = _find(path, storage_options)
-    return _open(Log.open(store), address, read_only=read_only)
+    opened = _open(Log.open(store), address, read_only=read_only)
+    if as_of is not None:
+        if address.view is not None:
+            raise InvalidInput(f"as_of= goes with a dataset or branch, and {str(address)!r} names a saved view")
+        opened.checkout(as_of=as_of)
+    return opened
 
 
 def exists(path: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None) -> bool:

@@ -1,4 +1,4 @@
-"""The command line: ``lakefmt demo``, ``lakefmt summary``, ``lakefmt log``."""
+"""The command line: ``lakefmt demo``, ``lakefmt summary``, ``lakefmt log``, ``lakefmt fsck``."""
 
 from __future__ import annotations
 
@@ -46,6 +46,19 @@ def main() -> None:
         from lakefmt import load
 
         load(path, read_only=True).log()
+
+    @cli.command(help="Look a dataset over: its log, and all that its versions refer to. Exit code 0: all is well; 1: it is not.")
+    @click.argument("path")
+    @click.option("--full", is_flag=True, help="Read every byte and compare checksums (default: metadata and sizes).")
+    @click.option("--repair", is_flag=True, help="Set torn versions aside and take lost files out of the newest version.")
+    def fsck(path: str, full: bool, repair: bool) -> None:
+        from lakefmt.upkeep import look_over
+
+        report, mended = look_over(path, full=full, repair=repair)
+        click.echo(repr(report))
+        if mended is not None:
+            click.echo(repr(mended))
+        sys.exit(0 if report or (mended is not None and not mended.left) else 1)
 
     try:
         cli()

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 
@@ -22,6 +23,7 @@ from lakefmt.rebase import known
 from lakefmt.snapshot import Snapshot
 from lakefmt.storage import Store
 from lakefmt.versioning.changes import Group
+from lakefmt.versioning.records import Version
 
 #: Fragments below this size are joined with their neighbours.
 SMALL_NBYTES = 16 << 20
@@ -93,7 +95,8 @@ def _nbytes(fragment: Fragment, field_ids: set[int]) -> int:
 def rewritten(store: Store, snapshot: Snapshot, first: int, stop: int) -> Group:
     """Write some neighbouring fragments as one."""
     old = snapshot.fragments[first:stop]
-    start, end = snapshot.extent(first, stop)
+    snapshot = _only(snapshot, old)  # what is common to all of the dataset need not be known
+    start, end = 0, len(snapshot)
     names = tuple(f.id for f in old)
     if start == end:
         return Group(names, ())
@@ -105,6 +108,13 @@ def rewritten(store: Store, snapshot: Snapshot, first: int, stop: int) -> Group:
     if not np.array_equal(ids, np.arange(ids[0], ids[0] + len(ids))):
         listed = id_list(store, ids)
     return Group(names, (Fragment(id=uuid.uuid4().hex, rows=len(rows), first_id=int(ids[0]), files=files, ids=listed),))
+
+
+def _only(snapshot: Snapshot, fragments: Sequence[Fragment]) -> Snapshot:
+    """Just some fragments of a version."""
+    version = snapshot.version
+    state = msgspec.structs.replace(version.state, leaves=(), overrides=(), fragments=tuple(fragments))
+    return Snapshot(snapshot.reader, Version(version.head, state, "", version.inline), snapshot.url)
 
 
 def id_list(store: Store, ids: Rows) -> Slice:

@@ -53,6 +53,8 @@ class Outgoing:
 
     def places(self, rows: Rows) -> tuple[Rows, Rows]:
         """Fragment (-1: deleted, and folded away since) and offset of rows, given by their position in ``base``."""
+        if not len(rows):
+            return rows, rows
         if self.base is self.at:
             return self.base.locate(rows)
         return self.at.find_ids(self.base.row_ids(rows))

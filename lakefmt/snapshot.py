@@ -18,12 +18,16 @@ import numpy as np
 from lakefmt.cells import Array, Cells, Dense, Encoded, Rows
 from lakefmt.errors import Conflict, Corrupt, NoSuchTensor, nearest
 from lakefmt.fragment.columns import Shape
-from lakefmt.fragment.meta import LIGHT, ColumnFile, Field, Fragment, Slice
+from lakefmt.fragment.meta import ColumnFile, Fragment, Slice
 from lakefmt.fragment.read import DECODED_NBYTES_MAX, RESIDENT_NBYTES_MAX, FileReader, missing_cells, place
 from lakefmt.fragment.runs import Runs, find_runs
+from lakefmt.fragment.stats import FieldStats
 from lakefmt.htypes import Kind, TensorDef
 from lakefmt.versioning.leaves import Leaves, Tree
 from lakefmt.versioning.records import Version
+
+#: A uniform tensor over more fragments than this is read fragment by fragment, and not taken for one run.
+RUNS_FRAGMENTS_MAX = 8192
 
 
 class Snapshot:
@@ -320,6 +324,8 @@ class Snapshot:
 
     def _gather_uniform(self, name: str, rows: Rows, out: Array) -> bool:
         """Fill ``out`` in one sweep; False when the tensor does not lie in equal runs, or few rows were asked for so far."""
+        if len(self.fragments) > RUNS_FRAGMENTS_MAX:
+            return False
         if name not in self._runs:
             self._runs[name] = find_runs(self.reader, self.definitions[name], self.fragments, resident=self._resident())
         runs = self._runs[name]
@@ -333,19 +339,13 @@ class Snapshot:
     def _resident(self) -> bool:
         """Whether all uniform tensors together are small enough to be kept in memory."""
         uniform = [n for n in self.definitions if self.uniform(n) is not None]
-        total = sum(e.nbytes for n in uniform for _, e in self.entries(n) if e is not None)
+        total = sum(stats.nbytes for n in uniform if (stats := self._stats(n)) is not None)
         return total <= RESIDENT_NBYTES_MAX
 
     # -- facts ---------------------------------------------------------------------------------------------------------
 
-    def entries(self, name: str) -> Iterator[tuple[Fragment, Field | None]]:
-        """Each fragment's entry of a tensor, then those of its overlays."""
-        field_id = self.definition(name).id
-        for fragment in self.fragments:
-            found = fragment.field(field_id)
-            yield fragment, found[1] if found else None
-            for overlay in fragment.overlays_of(field_id):
-                yield fragment, next(e for f in overlay.files for e in f.fields if e.id == field_id)
+    def _stats(self, name: str) -> FieldStats | None:
+        return self.fragments.stats(self.definition(name).id)
 
     def uniform(self, name: str) -> tuple[Shape, str] | None:
         """``(shape, dtype)`` when every sample is there, numeric and of one shape."""
@@ -357,60 +357,42 @@ class Snapshot:
         definition = self.definition(name)
         if definition.kind is not Kind.NUMERIC or definition.dtype is None:
             return None
-        shapes: set[Shape | None] = set()
-        for fragment, entry in self.entries(name):
-            whole = entry is not None and (entry.rows >= fragment.rows or bool(fragment.overlays_of(definition.id)))
-            shapes.add(entry.shape if entry is not None and whole and entry.missing == 0 else None)
-            if len(shapes) > 1 or None in shapes:
-                return None
-            short = fragment.field(definition.id)
-            if short is None or short[1].rows < fragment.rows:
-                return None
-        shape = shapes.pop() if shapes else definition.fixed_shape
+        stats = self._stats(name)
+        shape = definition.fixed_shape if stats is None else stats.shape
         return None if shape is None else (shape, definition.dtype)
 
     def ndims(self, name: str) -> tuple[int, int] | None:
         """Least and greatest number of dimensions of the samples present; ``None`` when there are none."""
-        bounds = [(e.ndim_min, e.ndim_max) for _, e in self.entries(name) if e is not None and e.rows > e.missing]
-        return (min(b[0] for b in bounds), max(b[1] for b in bounds)) if bounds else None
+        stats = self._stats(name)
+        if stats is None or stats.ndim_min is None or stats.ndim_max is None:
+            return None
+        return stats.ndim_min, stats.ndim_max
 
     def shape_bounds(self, name: str) -> tuple[Shape, Shape] | None:
         """Least and greatest extent of each dimension, when all samples have as many dimensions."""
-        mins, maxs = [], []
-        for _, entry in self.entries(name):
-            if entry is None or entry.rows == entry.missing:
-                continue
-            if entry.shape_min is None or entry.shape_max is None:
-                return None
-            mins.append(entry.shape_min)
-            maxs.append(entry.shape_max)
-        if not mins or len({len(m) for m in mins}) > 1:
+        stats = self._stats(name)
+        if stats is None or stats.shape_min is None or stats.shape_max is None:
             return None
-        return tuple(map(min, zip(*mins, strict=True))), tuple(map(max, zip(*maxs, strict=True)))
+        return stats.shape_min, stats.shape_max
 
     def any_missing(self, name: str) -> bool:
         """Whether some sample of the tensor may be missing."""
-        return any(e is None or e.missing > 0 or e.rows < f.rows for f, e in self._bases(name)) or any(
-            e is not None and e.missing > 0 for _, e in self.entries(name)
-        )
-
-    def _bases(self, name: str) -> Iterator[tuple[Fragment, Field | None]]:
-        field_id = self.definition(name).id
-        for fragment in self.fragments:
-            found = fragment.field(field_id)
-            yield fragment, found[1] if found else None
+        stats = self._stats(name)
+        return stats is not None and stats.gaps
 
     def tensor_rows(self, name: str) -> int:
         """Length of a tensor: rows up to its last one written (a short tensor has fewer than the dataset)."""
-        for i in range(len(self.fragments) - 1, -1, -1):
+        start = self._rows
+        for i in range(len(self.fragments) - 1, -1, -1):  # from the end: most often the last fragment tells
             fragment = self.fragments[i]
+            start -= fragment.live
             found = fragment.field(self.definition(name).id)
             ends = [found[1].rows] if found and found[1].rows else []
             ends += [int(self.offsets(o.at, fragment).max()) + 1 for o in fragment.overlays_of(self.definition(name).id)]
             if ends:
                 end = max(ends)
                 inside = end if not fragment.deleted else int(np.searchsorted(self.remaining(fragment), end))
-                return int(self._starts[i]) + inside
+                return int(start + inside)
         return 0
 
     def unit_rows(self) -> int:
@@ -419,14 +401,12 @@ class Snapshot:
 
     def mean_nbytes(self, name: str) -> float:
         """Mean stored bytes of a sample."""
-        entries = [e for _, e in self.entries(name) if e is not None]
-        rows = sum(e.rows for e in entries)
-        return sum(e.nbytes for e in entries) / rows if rows else 0.0
+        stats = self._stats(name)
+        return stats.nbytes / stats.rows if stats is not None and stats.rows else 0.0
 
     def is_local(self) -> bool:
         """Whether any row can be read as cheaply as the next: mapped files, and light columns that fit the cache."""
-        light = sum(e.nbytes for f in self.fragments for file in f.files for e in file.fields if e.layout in LIGHT)
-        return self.reader.store.is_local and light <= DECODED_NBYTES_MAX
+        return self.reader.store.is_local and self.fragments.light_nbytes <= DECODED_NBYTES_MAX
 
     def identity(self) -> dict[str, Any]:
         """What names exactly these rows."""

@@ -246,6 +246,19 @@ class Tensor:
         named = [names[i] if i < len(names) else None for i in np.atleast_1d(ids).tolist()]
         return named[0] if np.ndim(ids) == 0 else named
 
+    def modified_rows(self, since: str) -> Rows:
+        """Positions of rows whose sample was added or changed since another version.
+
+        Args:
+            since: a branch, tag or version id.
+
+        Returns:
+            int64 (n,), ascending, in the dataset as it is now.
+        """
+        if self._given_rows is not None:
+            raise InvalidInput(f"modified_rows() is asked of a whole tensor: ds[{self.name!r}].modified_rows({since!r})")
+        return self._dataset()._modified(self.name, since)
+
     def tobytes(self) -> Any:
         """Bytes of a sample as stored: the encoded file of an image, verbatim; UTF-8 of text; raw array bytes otherwise.
 

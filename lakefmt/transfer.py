@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from lakefmt.errors import AlreadyExists, Conflict, InvalidInput
+from lakefmt.errors import AlreadyExists, Conflict, InvalidInput, VersionExpired
 from lakefmt.fragment.meta import INLINE_FOLDER
 from lakefmt.storage import Store
 from lakefmt.versioning.changes import Restore
@@ -108,16 +108,25 @@ def _send_log(source: Log, to: Log, branch: Branch) -> Transfer:
     if have and (not numbers or max(have) > max(numbers)):
         raise Conflict(f"{to.store.url}: branch {branch.name!r} is ahead of {source.store.url}; pull() it first")
     shared = max((n for n in numbers if n in have), default=None)
-    if shared is not None and source.store.get(version_key(branch.uuid, shared)) != to.store.get(version_key(branch.uuid, shared)):
+    mine, theirs = ([] if shared is None else log.heads(branch.uuid, [shared]) for log in (source, to))
+    if [h.transaction for h in mine] != [h.transaction for h in theirs]:
         raise Conflict(f"{to.store.url}: branch {branch.name!r} has commits of its own; make a branch of them, and merge")
     fresh = [n for n in numbers if n not in have]
-    versions = [source.read(branch.uuid, n) for n in fresh]
+    versions = list(_unexpired(source, branch.uuid, fresh))
     total = send(source.store, to.store, _data_of(source, versions))
     for n in fresh:
         data = source.store.get(version_key(branch.uuid, n))
         if not put_once(to.store, version_key(branch.uuid, n), data):
             raise Conflict(f"{to.store.url}: another writer committed to branch {branch.name!r} meanwhile; push() again")
     return Transfer(total.objects + len(fresh), total.nbytes, total.present, len(fresh))
+
+
+def _unexpired(log: Log, branch: str, numbers: Iterable[int]) -> Iterable[Version]:
+    for n in numbers:
+        try:
+            yield log.read(branch, n)
+        except VersionExpired:
+            continue
 
 
 def _data_of(log: Log, versions: Iterable[Version]) -> list[str]:

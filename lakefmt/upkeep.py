@@ -15,7 +15,8 @@ from lakefmt.handle import Handle
 from lakefmt.storage import open_store, parse_address
 from lakefmt.transfer import Transfer, copy_all, copy_head, send_branch
 from lakefmt.versioning.changes import Change, Compact, Group
-from lakefmt.versioning.check import Repair, Report, check, repair
+from lakefmt.versioning.check import Repair, Report, check
+from lakefmt.versioning.check import repair as mend
 from lakefmt.versioning.expire import GRACE_S, Expiry, expire
 from lakefmt.versioning.log import Log, Transaction
 from lakefmt.versioning.records import Lease, Version
@@ -177,7 +178,7 @@ class Kept(Handle):
         if not dry_run:
             self._write()
             self._writer.discard()
-        done = repair(self._log, report if report is not None else check(self._log), dry_run=dry_run)
+        done = mend(self._log, report if report is not None else check(self._log), dry_run=dry_run)
         if not dry_run and self._branch is not None:
             self._writer.move_to(self._log.head(self._branch.uuid))
         return done
@@ -235,6 +236,13 @@ class Kept(Handle):
 
     def _other(self, path: str | os.PathLike[str], options: Mapping[str, Any] | None) -> Log:
         return Log.open(open_store(parse_address(path).base, dict(options) if options else None))
+
+
+def look_over(path: str, *, full: bool = False, repair: bool = False) -> tuple[Report, Repair | None]:
+    """Check a dataset by its address, also one whose newest version does not open; and mend it if asked to."""
+    log = Log.open(open_store(parse_address(path).base))
+    report = check(log, full=full)
+    return report, mend(log, report) if repair and not report else None
 
 
 def _compacting(groups: tuple[Group, ...]) -> Callable[[Version], list[Change]]:

@@ -19,14 +19,16 @@ from lakefmt.cells import Rows
 from lakefmt.errors import (
     Conflict,
     InvalidInput,
+    LakeError,
     NoSuchTensor,
     NotFound,
     ReadOnly,
     UnequalLengths,
+    VersionExpired,
     nearest,
 )
 from lakefmt.fragment.columns import Column, new_column
-from lakefmt.fragment.meta import Fragment, Slice
+from lakefmt.fragment.meta import ColumnFile, Fragment, Slice
 from lakefmt.fragment.read import FileReader
 from lakefmt.fragment.write import write_files
 from lakefmt.htypes import TensorDef
@@ -41,6 +43,7 @@ from lakefmt.versioning.changes import (
     Change,
     Name,
 )
+from lakefmt.versioning.expire import keys_of
 from lakefmt.versioning.log import Log, Transaction
 from lakefmt.versioning.records import Version
 
@@ -62,6 +65,7 @@ class Writer:
         self._unknown: Transaction | None = None
         self._appended = ""
         self.version = version
+        reader.explain = self._why_gone
         self.move_to(version)
 
     def move_to(self, version: Version) -> None:
@@ -378,6 +382,16 @@ class Writer:
             if self.version.inline:
                 store = self.log.store
                 self.commit_changes(Transaction(lambda version: folded(store, self.at(version)) or [Name()], operation="fold"))
+
+    def _why_gone(self, file: ColumnFile) -> LakeError | None:
+        """Why a data file is missing: because the version that is read has expired, perhaps."""
+        newest = self.log.head(self.version.head.branch)
+        if newest.state.floor == 0 or file.key in keys_of(self.log, newest.state, set()):
+            return None
+        return VersionExpired(
+            f"{self.url}: the version that is read here (at most {self.version.id}) has expired and {file.key} was removed; "
+            "refresh(), or checkout() a newer version. lease() keeps a version for a long run"
+        )
 
     def lists(self, part: Slice) -> Rows:
         """Row offsets (or ids) that a small file lists."""

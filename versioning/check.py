@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from lakefmt.errors import Corrupt, LakeError, NoSuchObject, NoSuchVersion, UnsupportedFormat
+from lakefmt.errors import Corrupt, LakeError, NoSuchObject, UnsupportedFormat, VersionExpired
 from lakefmt.fragment.meta import INLINE_FOLDER, ColumnFile, Fragment
 from lakefmt.fragment.verify import verify_files
 from lakefmt.versioning.changes import Change, Compact, Group
@@ -103,8 +103,6 @@ def _versions(log: Log, report: Report) -> Iterator[Version]:
         numbers = log.numbers(branch.uuid)
         before: Version | None = None
         transactions: dict[str, int] = {}
-        newest = _readable(log, branch.uuid, numbers)
-        floor = newest.state.floor if newest is not None else 0
         for v in numbers:
             key = version_key(branch.uuid, v)
             try:
@@ -114,7 +112,8 @@ def _versions(log: Log, report: Report) -> Iterator[Version]:
                 report.problems.append(Problem("torn" if torn else "damaged", key, str(e), (version_id(branch.uuid, v),)))
                 before = None
                 continue
-            except NoSuchVersion:  # an expiry is at work
+            except VersionExpired:
+                before = None
                 continue
             if version.head.transaction in transactions:
                 twice = transactions[version.head.transaction]
@@ -126,20 +125,11 @@ def _versions(log: Log, report: Report) -> Iterator[Version]:
                 report.problems.append(Problem("log", key, "it is not younger than the version before it"))
             before = version
             yield version
-        holes = [n for n in range(max(floor, min(numbers, default=0)), max(numbers, default=0)) if n not in set(numbers)]
+        holes = sorted(set(range(max(numbers, default=0))) - set(numbers))
         for n in holes[:8]:
             report.problems.append(Problem("missing", version_key(branch.uuid, n), "a version object is not there"))
         if not numbers:
             report.problems.append(Problem("missing", f"log/{branch.uuid}/", f"branch {branch.name!r} has no version"))
-
-
-def _readable(log: Log, branch: str, numbers: Sequence[int]) -> Version | None:
-    for v in reversed(numbers):
-        try:
-            return log.read(branch, v)
-        except LakeError:
-            continue
-    return None
 
 
 def _branches(log: Log, report: Report) -> Iterator[Branch]:

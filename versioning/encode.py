@@ -12,13 +12,15 @@ import msgspec
 import pyarrow as pa
 import xxhash
 
-from lakefmt.errors import Corrupt, InvalidInput, UnsupportedFormat
+from lakefmt.errors import Corrupt, InvalidInput, UnsupportedFormat, VersionExpired
 from lakefmt.fragment.meta import INLINE_FOLDER, ColumnFile
 from lakefmt.storage import Bytes
 from lakefmt.versioning.records import FORMAT_VERSION, READER_FEATURES, Head, State, Version
 
 _NOTHING: Mapping[str, bytes] = MappingProxyType({})
 _CHECK = b',"check":"'
+#: What stands in place of the body when a version has expired. The object stays, for its number must stay taken.
+EXPIRED = b"expired\n"
 _HEAD_NBYTES_MAX = 16 << 20
 _BODY_NBYTES_MAX = 1 << 31
 
@@ -77,6 +79,12 @@ def decode_head(data: Bytes, what: str) -> tuple[Head, int]:
         raise Corrupt(f"{what}: its head does not parse ({e})") from e
 
 
+def trimmed(data: Bytes, what: str) -> bytes:
+    """A version object with nothing but its head."""
+    _, start = decode_head(data, what)
+    return bytes(data[:start]) + EXPIRED
+
+
 def _check_format(line: bytes, what: str) -> None:
     try:
         generic = msgspec.json.decode(line)
@@ -107,9 +115,12 @@ def decode_version(data: Bytes, what: str) -> Version:
 
     Raises:
         Corrupt: any of it is damaged.
+        VersionExpired: only its head is left.
         UnsupportedFormat: a newer lakefmt wrote it.
     """
     head, start = decode_head(data, what)
+    if data[start:] == EXPIRED:
+        raise VersionExpired(f"{what}: version {head.v} has expired: its rows were let go by expire(). Open a newer one")
     body = memoryview(data)[start : start + head.body_size]
     rows = memoryview(data)[start + head.body_size :]
     if len(rows) != head.inline_size or (len(rows) and xxhash.xxh64(rows).hexdigest() != head.inline_xxh64):

@@ -5,6 +5,9 @@ branches an old version writes the name first and reads the floor after, so that
 only when it is older than a grace period that exceeds the age at which a transaction refuses to commit: what a slow writer has
 uploaded is younger, or its commit is refused. The plan is made and can be looked at first; carrying it out can be stopped and
 done again.
+
+The object of an expired version is not removed but cut down to its head: a number that became free could be taken again by a writer
+who has not looked for long, and his commit would be lost.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from dataclasses import dataclass, field
 from lakefmt.errors import InvalidInput, NoSuchVersion
 from lakefmt.fragment.meta import INLINE_FOLDER
 from lakefmt.versioning.changes import Change, SetFloor
+from lakefmt.versioning.encode import trimmed
 from lakefmt.versioning.leaves import Tree
 from lakefmt.versioning.log import TRANSACTION_AGE_MAX_S, Log, Transaction, version_key
 from lakefmt.versioning.records import State, Version, version_id
@@ -34,7 +38,7 @@ class Expiry:
     Attributes:
         versions: ids of the versions that go.
         kept: how many versions stay.
-        objects: keys of the objects that go (data, leaf manifests and version objects), and their bytes.
+        objects: keys of the objects that go (data and leaf manifests); the objects of versions stay, cut down to their heads.
         nbytes: bytes of these.
         young: objects nothing refers to that are younger than the grace period.
         done: whether it was carried out.
@@ -83,10 +87,11 @@ def expire(
                 heads[branch] = log.commit(heads[branch], Transaction(_raise(floor), operation="expire"))
     kept, gone = _sorted(log, heads, floors, set(views), now_ms, now_ms - int(grace_s * 1000))
     plan = Expiry(versions=[version_id(b, v) for b, v in gone], kept=len(kept))
-    needed = needed_keys(log, kept)
-    needed |= {version_key(b, v) for b, v in kept}
-    _objects(log, plan, needed, gone, now_ms / 1000 - grace_s)
+    _objects(log, plan, needed_keys(log, kept), now_ms / 1000 - grace_s)
     if not dry_run:
+        for branch, v in gone:  # first, so that no version is opened whose files go
+            key = version_key(branch, v)
+            log.store.put(key, trimmed(log.store.get(key), key))
         for start in range(0, len(plan.objects), _BATCH):
             log.store.delete(plan.objects[start : start + _BATCH])
         plan.done = True
@@ -101,7 +106,7 @@ def _floor(log: Log, head: Version, before_ms: int, keep: int) -> int:
     """Versions below it are old enough, and not among the newest."""
     last = head.head.v - keep + 1
     floor = head.state.floor
-    numbers = [n for n in log.numbers(head.head.branch) if floor <= n < last]
+    numbers = range(floor, last)
     for start in range(0, len(numbers), _BATCH):
         for h in log.heads(head.head.branch, numbers[start : start + _BATCH]):
             if h.ts_ms >= before_ms:
@@ -118,21 +123,20 @@ def _sorted(
     pinned |= {(x.branch, x.v) for x in log.refs.leases() if x.until_ms > now_ms}
     branches = log.refs.branches()
     pinned |= {(b.parent, b.parent_v) for b in branches if b.parent is not None and b.parent_v is not None}
-    logs = {key.split("/")[1] for key in (e.key for e in log.store.list("log/")) if key.count("/") == 2}
+    sizes = {e.key: e.size for e in log.store.list("log/")}
+    known = {b.uuid for b in branches} | set(log.logs())
     kept: list[tuple[str, int]] = []
     gone: list[tuple[str, int]] = []
-    known = {b.uuid for b in branches} | set(log.logs())
-    for branch in sorted(logs):
+    for branch in sorted({key.split("/")[1] for key in sizes if key.count("/") == 2}):
         numbers = log.numbers(branch)
-        floor = floors.get(branch, 0)
         for start in range(0, len(numbers), _BATCH):
-            for h in log.heads(branch, numbers[start : start + _BATCH]):
+            for h, line_nbytes in log.head_lines(branch, numbers[start : start + _BATCH]):
+                if sizes.get(version_key(branch, h.v), 0) < line_nbytes + h.body_size:
+                    continue  # expired before
                 # a young version stays, whatever it is: a branch that is being made has no name yet
                 stays = (branch, h.v) in pinned or version_id(branch, h.v) in views or h.ts_ms >= young_ms
-                if branch in heads:
-                    stays = stays or h.v >= floor or h.named or h.v == 0
-                elif branch in known:
-                    stays = stays or h.named or h.v == 0
+                if branch in known:
+                    stays = stays or h.v >= floors.get(branch, 0) or h.named or h.v == 0
                 (kept if stays else gone).append((branch, h.v))
     return kept, gone
 
@@ -160,12 +164,11 @@ def keys_of(log: Log, state: State, seen_leaves: set[str]) -> set[str]:
     return keys | {leaf.key for leaf in state.leaves}
 
 
-def _objects(log: Log, plan: Expiry, needed: set[str], gone: list[tuple[str, int]], before_s: float) -> None:
-    """Objects that nothing needs and that are old enough: version objects first, so that no version is opened whose files go."""
-    removed = {version_key(b, v) for b, v in gone}
-    for folder in ("log/", *DATA_FOLDERS, "_probe/"):
+def _objects(log: Log, plan: Expiry, needed: set[str], before_s: float) -> None:
+    """Objects that nothing needs, and that are old enough."""
+    for folder in (*DATA_FOLDERS, "_probe/"):
         for entry in log.store.list(folder):
-            if entry.key in needed or entry.key.endswith("/_hint") or (folder == "log/" and entry.key not in removed):
+            if entry.key in needed:
                 continue
             if entry.modified_s is None or entry.modified_s >= before_s:
                 plan.young += 1

@@ -26,7 +26,8 @@ import xxhash
 
 from lakefmt.errors import Conflict, Corrupt, NoSuchObject
 from lakefmt.fragment.cache import ByteCache
-from lakefmt.fragment.meta import Fragment
+from lakefmt.fragment.meta import Fragment, Record
+from lakefmt.fragment.stats import FieldStats, field_stats, joined, light_nbytes
 from lakefmt.storage import Range, Store
 from lakefmt.versioning.records import Leaf, Override, State
 
@@ -42,8 +43,25 @@ INLINE_KEPT = 16
 OVERRIDES_MAX = 256
 #: Neighbouring leaves below the greatest size, from which on they are merged.
 SMALL_LEAVES_MAX = 16
+#: Key of a leaf's summary in its Parquet metadata.
+_SUMMARY = b"lakefmt.summary"
 #: Decoded leaves kept.
 _CACHE_NBYTES = 256 << 20
+
+
+class Summary(Record, frozen=True):
+    """What the fragments of a leaf have in common: per field id, and the bytes of light columns."""
+
+    tensors: dict[int, FieldStats] = msgspec.field(default_factory=dict)
+    light_nbytes: int = 0
+
+
+def summarised(fragments: Sequence[Fragment]) -> Summary:
+    """The summary of some fragments."""
+    ids = dict.fromkeys(e.id for f in fragments for file in f.files for e in file.fields)
+    ids |= dict.fromkeys(o.field_id for f in fragments for o in f.overlays)
+    found = {i: stats for i in ids if (stats := field_stats(fragments, i)) is not None}
+    return Summary(tensors=found, light_nbytes=light_nbytes(fragments))
 
 
 @dataclass(slots=True)
@@ -55,6 +73,7 @@ class LeafTable:
     first_ids: Ints
     listed: npt.NDArray[np.bool_]
     ids: list[str]
+    summary: Summary
     _entries: list[bytes | Fragment]
     _places: dict[str, int] = field(default_factory=dict)
 
@@ -163,7 +182,8 @@ def encode_leaf(fragments: Sequence[Fragment]) -> bytes:
         columns |= {f"{field_id}.{k}": pa.array(v, pa.int64()) for k, v in known.items()}
     columns["entry"] = pa.array([msgspec.json.encode(f) for f in fragments], pa.binary())
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(columns), sink, compression="zstd", use_dictionary=False, store_schema=False)
+    table = pa.table(columns).replace_schema_metadata({_SUMMARY: msgspec.json.encode(summarised(fragments))})
+    pq.write_table(table, sink, compression="zstd", use_dictionary=False)
     return bytes(sink.getvalue().to_pybytes())
 
 
@@ -175,8 +195,10 @@ def decode_leaf(data: bytes, leaf: Leaf, what: str) -> tuple[LeafTable, int]:
         table = pq.read_table(pa.BufferReader(data), columns=["id", "rows", "live", "first_id", "listed", "entry"])
         rows, live, first_ids = (table.column(c).to_numpy() for c in ("rows", "live", "first_id"))
         listed = np.asarray(table.column("listed").to_numpy(), bool)
-        found = LeafTable(rows, live, first_ids, listed, table.column("id").to_pylist(), table.column("entry").to_pylist())
-    except (pa.ArrowException, OSError, ValueError, KeyError) as e:
+        summary = msgspec.json.decode((table.schema.metadata or {})[_SUMMARY], type=Summary)
+        ids, entries = table.column("id").to_pylist(), table.column("entry").to_pylist()
+        found = LeafTable(rows, live, first_ids, listed, ids, summary, entries)
+    except (pa.ArrowException, msgspec.MsgspecError, OSError, ValueError, KeyError) as e:
         raise Corrupt(f"{what}: a leaf manifest that does not parse ({e}); restore it from a copy") from e
     if len(found) != leaf.fragments:
         raise Corrupt(f"{what}: a leaf manifest of {len(found)} fragments, where {leaf.fragments} were written; restore it")
@@ -251,6 +273,25 @@ class Tree(Sequence[Fragment]):
         flags: npt.NDArray[np.bool_] = self._array("listed", [f.ids is not None for f in self._state.fragments], bool)
         return flags
 
+    @cached_property
+    def light_nbytes(self) -> int:
+        """Bytes of light columns, before compression."""
+        return sum(t.summary.light_nbytes for t in self._tables) + light_nbytes([*self._recent])
+
+    @property
+    def _recent(self) -> list[Fragment]:
+        return [*(o.fragment for o in self._state.overrides), *self._state.fragments]
+
+    def stats(self, field_id: int) -> FieldStats | None:
+        """What is common to all samples of a tensor; ``None`` where there is no fragment.
+
+        Fragments that are overridden count twice, in their old form and in the new one: a bound may be wider than needed.
+        """
+        lacking = FieldStats(gaps=True)
+        parts = [t.summary.tensors.get(field_id, lacking) for t in self._tables]
+        recent = field_stats(self._recent, field_id)
+        return joined([*parts, *([recent] if recent is not None else [])])
+
     def _leaf_entry(self, i: int) -> Fragment:
         at = int(np.searchsorted(self._leaf_starts, i, side="right")) - 1
         return self._tables[at].fragment(i - int(self._leaf_starts[at]))
@@ -306,7 +347,9 @@ def substituted(state: State, leaves: Leaves, groups: dict[str, tuple[Fragment, 
     """The state with some fragments replaced by others (at their place) and some dropped; leaves concerned are written anew."""
     gone = groups.keys() | dropped
     shelves = list(state.leaves)
-    concerned = [n for n, t in enumerate(leaves.tables(shelves)) if any(t.index(g) is not None for g in gone)]
+    shelved_ids = gone - {f.id for f in state.fragments}
+    tables = leaves.tables(shelves) if shelved_ids else []  # what is inline is in no leaf: most often none is looked at
+    concerned = {n for n, t in enumerate(tables) if any(t.index(g) is not None for g in shelved_ids)}
     present = {o.fragment.id: o.fragment for o in state.overrides}
     new_leaves: list[Leaf] = []
     for n, leaf in enumerate(shelves):

@@ -24,6 +24,7 @@ from lakefmt.errors import (
     CommitStateUnknown,
     Conflict,
     Corrupt,
+    LakeError,
     NoSuchDataset,
     NoSuchObject,
     NoSuchVersion,
@@ -225,7 +226,7 @@ class Log:
         try:
             data = self.store.get(key)
         except NoSuchObject:
-            raise self._no_version(branch_uuid, v) from None
+            raise NoSuchVersion(f"{self.store.url} has no version {version_id(branch_uuid, v)}") from None
         return self._decoded(data, branch_uuid, v)
 
     def _decoded(self, data: bytes, branch_uuid: str, v: int) -> Version:
@@ -235,30 +236,23 @@ class Log:
             raise Corrupt(f"{self.store.url}/{key} says it is version {version.id}; restore it from a copy")
         return version
 
-    def _no_version(self, branch_uuid: str, v: int) -> NoSuchVersion:
-        there = [n for n in self.numbers(branch_uuid) if n > v] if v >= 0 else []
-        if there:
-            return VersionExpired(
-                f"{self.store.url}: version {version_id(branch_uuid, v)} has expired, or was lost (verify() tells); "
-                f"the oldest after it is {version_id(branch_uuid, there[0])}"
-            )
-        return NoSuchVersion(f"{self.store.url} has no version {version_id(branch_uuid, v)}")
-
     def head(self, branch_uuid: str, at_least: int = 0) -> Version:
         """The newest version of a branch, looked for from ``at_least`` (a version known to exist) or the hint on."""
         hint = self._hint(branch_uuid)
         if hint is None and not at_least:
             hint = self._search(branch_uuid)[1]
         v = max(at_least, hint or 0)
-        here, ahead = self._two(branch_uuid, v)
-        if here is None and ahead is None:
-            here, v = self._search(branch_uuid)
-            ahead = self._try_read(branch_uuid, v + 1)
-        if ahead is not None:
-            here = ahead
-            newest = self._gallop(branch_uuid, v + 1)
-            if newest > v + 1:
-                here = self.read(branch_uuid, newest)
+        try:
+            here, ahead = self._two(branch_uuid, v)
+            if here is None and ahead is None:
+                here, v = self._search(branch_uuid)
+                ahead = self._try_read(branch_uuid, v + 1)
+            newest = v + 1 if ahead is not None else v
+        except VersionExpired:  # the hint is very old; numbers stay taken, so that the way up is still there
+            here, ahead, newest = None, None, v
+        found = self._gallop(branch_uuid, newest) if ahead is not None or here is None else newest
+        if found != v:
+            here = ahead if found == v + 1 and ahead is not None else self.read(branch_uuid, found)
         if here is None:
             raise NoSuchVersion(f"{self.store.url}: the branch {branch_uuid} has no version; restore log/{branch_uuid}/")
         return here
@@ -320,29 +314,27 @@ class Log:
         return sorted(int(n[:-5]) for n in names if n.endswith(".json") and n[:-5].isdigit())
 
     def heads(self, branch_uuid: str, numbers: Sequence[int]) -> list[Head]:
-        """Heads of some versions of a branch, in one round of small reads."""
+        """Heads of some versions of a branch, expired ones too, in one round of small reads."""
+        return [head for head, _ in self.head_lines(branch_uuid, numbers)]
+
+    def head_lines(self, branch_uuid: str, numbers: Sequence[int]) -> list[tuple[Head, int]]:
+        """Heads of some versions, and the bytes they take of their objects."""
         ranges = [Range(version_key(branch_uuid, n), 0, _HEAD_FETCH_NBYTES) for n in numbers]
         out = []
         for r, n, data in zip(ranges, numbers, self.store.get_ranges(ranges), strict=True):
             if b"\n" not in bytes(data):
                 data = self.store.get(r.key)
-            out.append(decode_head(data, f"{self.store.url}/{version_key(branch_uuid, n)}")[0])
+            out.append(decode_head(data, f"{self.store.url}/{version_key(branch_uuid, n)}"))
         return out
 
     def history(self, version: Version) -> Iterator[Head]:
         """Heads from a version back to the beginning, through the branches it came from."""
         branch, v = version.head.branch, version.head.v
-        yield version.head
-        v -= 1
-        first = version.head
         while True:
-            numbers: Sequence[int] = range(v + 1)
-            if v >= 0 and (version.state.floor or not self._exists(branch, v)):
-                numbers = [n for n in self.numbers(branch) if n <= v]  # some have expired
-            for end in range(len(numbers), 0, -256):
-                batch = self.heads(branch, numbers[max(0, end - 256) : end][::-1])
+            for low in range(v, -1, -256):
+                batch = self.heads(branch, range(low, max(-1, low - 256), -1))
                 yield from batch
-                first = batch[-1]
+            first = batch[-1]
             if first.parent is None or first.parent_v is None:
                 return
             branch, v = first.parent, first.parent_v
@@ -402,7 +394,7 @@ class Log:
             self.store.put_hint(_hint_key(version.head.branch), hint)
         if self._commits > 1 and (runs := small_runs(version.state)):  # a handle that commits once adopts nothing
             run = runs[0]
-            with contextlib.suppress(StoreError):
+            with contextlib.suppress(LakeError):  # damage is told to who reads
                 self._merges = {tuple(leaf.key for leaf in run): merged(self.leaves, run)}
 
     def _check_place(self) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 import uuid
 from bisect import bisect_right
-from collections.abc import Sequence
 
 import msgspec
 
@@ -130,7 +129,7 @@ def at_time(log: Log, branch_uuid: str, ts_ms: int) -> Version:
         NoSuchVersion: the dataset is younger.
     """
     newest = log.head(branch_uuid)
-    numbers: Sequence[int] = range(newest.head.v + 1) if not newest.state.floor else log.numbers(branch_uuid)
+    numbers = range(newest.head.v + 1)
     at = bisect_right(numbers, ts_ms, key=lambda n: log.heads(branch_uuid, [n])[0].ts_ms)
     if at:
         return log.read(branch_uuid, numbers[at - 1])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 from weakref import WeakValueDictionary
@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from lakefmt.cells import Array, Buffer, Cells, Dense, Encoded, Ragged, Rows, Strings
-from lakefmt.errors import Corrupt, NoSuchObject
+from lakefmt.errors import Corrupt, LakeError, NoSuchObject
 from lakefmt.fragment.cache import ByteCache
 from lakefmt.fragment.columns import Shape
 from lakefmt.fragment.meta import INLINE_FOLDER, ColumnFile, Field, Layout, find_field, stored_dtype
@@ -78,6 +78,8 @@ class FileReader:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._pid = os.getpid()
+        #: says why a file is gone, where somebody knows better than that it was lost
+        self.explain: Callable[[ColumnFile], LakeError | None] = _lost
         self._lent: WeakValueDictionary[str, Any] = WeakValueDictionary()
         self._reset()
 
@@ -373,8 +375,8 @@ class FileReader:
             self._expect(file, answer, r.length)
         return answers
 
-    def _gone(self, file: ColumnFile) -> Corrupt:
-        return Corrupt(f"{self._name(file)} is missing, though the version names it; restore it from a copy")
+    def _gone(self, file: ColumnFile) -> LakeError:
+        return self.explain(file) or Corrupt(f"{self._name(file)} is missing, though the version names it; restore it from a copy")
 
     def _page_splits(self, file: ColumnFile, table: PageTable, page_no: int, page: Bytes) -> list[tuple[int, int] | None]:
         """Where each value of an uncompressed page lies, relative to the page; ``None`` for a missing one."""
@@ -501,6 +503,10 @@ class FileReader:
 
     def _name(self, file: ColumnFile) -> str:
         return f"{self.store.url}/{file.key}"
+
+
+def _lost(file: ColumnFile) -> None:
+    """Nobody knows better."""
 
 
 def _shape_file(files: tuple[ColumnFile, ...], field: Field) -> ColumnFile:

@@ -213,7 +213,7 @@ class _OpenFile:
         self.fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
 
     def __del__(self) -> None:
-        if self.fd >= 0:
+        if self.fd >= 0 and os.close is not None:  # the interpreter may be ending
             os.close(self.fd)
 
 
