@@ -14,8 +14,8 @@ import numpy as np
 
 from lakefmt.cells import Array, Cells, Dense, Rows
 from lakefmt.errors import InvalidInput, NoSuchTensor, nearest
+from lakefmt.fragment.assemble import missing_cells, place
 from lakefmt.fragment.columns import Column, NumericColumn, Shape, missing_column, new_column
-from lakefmt.fragment.read import missing_cells, place
 from lakefmt.htypes import Kind, TensorDef
 from lakefmt.snapshot import Snapshot
 

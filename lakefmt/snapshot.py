@@ -17,9 +17,10 @@ import numpy as np
 
 from lakefmt.cells import Array, Cells, Dense, Encoded, Rows
 from lakefmt.errors import Conflict, Corrupt, NoSuchTensor, nearest
+from lakefmt.fragment.assemble import missing_cells, place
 from lakefmt.fragment.columns import Shape
 from lakefmt.fragment.meta import ColumnFile, Fragment, Slice
-from lakefmt.fragment.read import DECODED_NBYTES_MAX, RESIDENT_NBYTES_MAX, FileReader, missing_cells, place
+from lakefmt.fragment.read import DECODED_NBYTES_MAX, RESIDENT_NBYTES_MAX, FileReader
 from lakefmt.fragment.runs import Runs, find_runs
 from lakefmt.fragment.stats import FieldStats
 from lakefmt.htypes import Kind, TensorDef

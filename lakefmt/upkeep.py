@@ -19,6 +19,7 @@ from lakefmt.versioning.check import Repair, Report, check
 from lakefmt.versioning.check import repair as mend
 from lakefmt.versioning.expire import GRACE_S, Expiry, expire
 from lakefmt.versioning.log import Log, Transaction
+from lakefmt.versioning.names import check_kept
 from lakefmt.versioning.records import Lease, Version
 from lakefmt.versions import milliseconds
 
@@ -98,8 +99,8 @@ class Kept(Handle):
         Args:
             older_than: a ``timedelta`` (age), seconds, or a time (``datetime``, ISO text); by default 7 days.
             keep: newest versions of each branch that stay in any case.
-            grace_s: seconds for which unused objects stay; more than a transaction may last (6 hours), or 0 when nobody else
-                writes.
+            grace_s: seconds for which unused objects stay; at least twice what a transaction may last (6 hours), or 0 when
+                nobody else writes.
             dry_run: only tell what would go.
 
         Returns:
@@ -110,8 +111,10 @@ class Kept(Handle):
         if not dry_run:
             self._write()
         self.flush()
-        views = [view.version for view in self.get_views()]  # type: ignore[attr-defined]
-        done = expire(self._log, older_than_s=_age_s(older_than), keep=keep, grace_s=grace_s, dry_run=dry_run, views=views)
+        done = expire(
+            self._log, older_than_s=_age_s(older_than), keep=keep, grace_s=grace_s, dry_run=dry_run,
+            views=lambda: [view.version for view in self.get_views()],  # type: ignore[attr-defined]
+        )  # fmt: skip
         if not dry_run and self._branch is not None:
             self._writer.move_to(self._log.head(self._branch.uuid, at_least=self._writer.version.head.v))
         return done
@@ -123,9 +126,13 @@ class Kept(Handle):
         Args:
             hours: how long at most, should this process die.
             holder: who needs it, for those who look; by default host and process.
+
+        Raises:
+            VersionExpired: its files may be gone already.
         """
         head = self._writer.version.head
         with self._log.refs.leased(head.branch, head.v, hours * 3600, holder) as lease:
+            check_kept(self._log, self._writer.version)  # the lease was written first: one of the two sees the other
             yield lease
 
     @property

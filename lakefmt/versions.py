@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,8 +16,8 @@ from lakefmt.merge import RESOLUTIONS, Replay
 from lakefmt.snapshot import Snapshot
 from lakefmt.versioning.changes import Contain, Name, Restore
 from lakefmt.versioning.diff import NO_ROWS, Changes, Diff, changes_between, common_ancestor, diff_versions
-from lakefmt.versioning.log import Transaction
-from lakefmt.versioning.names import at_time, create_branch, create_tag, delete_branch, rename_branch, squash_branch
+from lakefmt.versioning.log import TRANSACTION_AGE_MAX_S, Transaction
+from lakefmt.versioning.names import at_time, check_kept, create_branch, create_tag, delete_branch, rename_branch, squash_branch
 from lakefmt.versioning.records import Branch, Head, Tag, Version, version_id
 
 
@@ -341,12 +342,19 @@ class Versioned(Handle):
             return [*changes, *([Contain(dict(brought))] if brought else [] if changes else [Name()])]
 
         merged = (source.head.branch, source.head.v) if operation == "merge" else None
-        writer.commit_changes(
-            Transaction(
-                build, message=message, named=True, operation=operation, merged=merged, again=True, inline=dict(source.inline),
-                readers=frozenset(source.head.readers),
-            )
+        txn = Transaction(
+            build, message=message, named=True, operation=operation, merged=merged, again=True, inline=dict(source.inline),
+            readers=frozenset(source.head.readers),
         )  # fmt: skip
+        with self._pinned(source):
+            writer.commit_changes(txn)
+
+    @contextmanager
+    def _pinned(self, version: Version) -> Iterator[None]:
+        """Keep the files of a version from expiring until a commit that refers to them has landed."""
+        with self._log.refs.leased(version.head.branch, version.head.v, 2.0 * TRANSACTION_AGE_MAX_S):
+            check_kept(self._log, version)
+            yield
 
     def _snapshot(self, version: Version) -> Snapshot:
         return Snapshot(self._writer.reader, version, self._url, self._log.leaves)
@@ -367,12 +375,12 @@ class Versioned(Handle):
         return self.version_id
 
     def _restore(self, old: Version, message: str | None, operation: str, *, force: bool) -> None:
-        self._writer.commit_changes(
-            Transaction(
-                lambda _: [Restore(old.state)], message=message, named=True, operation=operation, again=force,
-                inline=dict(old.inline), readers=frozenset(old.head.readers),
-            )
+        txn = Transaction(
+            lambda _: [Restore(old.state)], message=message, named=True, operation=operation, again=force,
+            inline=dict(old.inline), readers=frozenset(old.head.readers),
         )  # fmt: skip
+        with self._pinned(old):
+            self._writer.commit_changes(txn)
 
     def reset(self) -> str:
         """Go back to the last named commit: buffered rows are dropped, and versions flushed since are undone by a new version."""

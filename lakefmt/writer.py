@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -43,6 +42,7 @@ from lakefmt.versioning.changes import (
     Change,
     Name,
 )
+from lakefmt.versioning.clock import clock_s
 from lakefmt.versioning.expire import keys_of
 from lakefmt.versioning.log import Log, Transaction
 from lakefmt.versioning.records import Version
@@ -245,7 +245,7 @@ class Writer:
 
     def _extend_into(self, ready: Staged, values: Mapping[str, Any], rows: int, place: Callable[[], int]) -> None:
         at = place()
-        started_s = time.monotonic()  # the transaction is as old as its first file
+        started_s = clock_s()  # the transaction is as old as its first file
         staged: dict[int, tuple[TensorDef, Column]] = {}
         definitions = {n: self.definition(n) for n in values}
         start = sent = 0

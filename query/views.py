@@ -19,9 +19,10 @@ import xxhash
 
 from lakefmt.cells import Cells, Dense, Ragged, Strings
 from lakefmt.dataset import Dataset
-from lakefmt.errors import AlreadyExists, Corrupt, InvalidInput, NoSuchObject, NoSuchView, nearest
+from lakefmt.errors import AlreadyExists, Corrupt, InvalidInput, NoSuchObject, NoSuchView, VersionExpired, nearest
 from lakefmt.pending import Live
 from lakefmt.snapshot import Snapshot
+from lakefmt.versioning.names import check_kept
 from lakefmt.view import View, computed_cells
 
 _FOLDER = ".queries/"
@@ -86,6 +87,11 @@ def save_view(view: View, view_id: str | None, *, message: str | None, overwrite
         store.put(key, data)
     elif not store.put_if_absent(key, data) and not made_id:
         raise AlreadyExists(f"{dataset.path} has a saved view {view_id!r} already; pass overwrite=True, or choose another id")
+    try:
+        check_kept(dataset._log, selection.base.version)  # the view was written first: an expiry sees it, or we see the expiry
+    except VersionExpired:
+        store.delete([key])
+        raise
     return view_id
 
 

@@ -21,11 +21,13 @@ from lakefmt.fragment.meta import INLINE_FOLDER
 from lakefmt.versioning.changes import Change, SetFloor
 from lakefmt.versioning.encode import trimmed
 from lakefmt.versioning.leaves import Tree
-from lakefmt.versioning.log import TRANSACTION_AGE_MAX_S, Log, Transaction, version_key
+from lakefmt.versioning.log import TRANSACTION_AGE_MAX_S, Log, Transaction, sealed, version_key
 from lakefmt.versioning.records import State, Version, version_id
 
 #: Objects younger than this are never removed.
 GRACE_S = 24 * 3600.0
+#: The least grace period: twice the age at which a transaction refuses to commit, for retries, pauses and clocks that differ.
+GRACE_MIN_S = 2.0 * TRANSACTION_AGE_MAX_S
 #: Folders of objects that versions refer to.
 DATA_FOLDERS = ("data/", "overlays/", "dv/", "meta/")
 _BATCH = 256
@@ -60,7 +62,8 @@ class Expiry:
 
 
 def expire(
-    log: Log, *, older_than_s: float, keep: int, grace_s: float = GRACE_S, dry_run: bool = False, views: Iterable[str] = ()
+    log: Log, *, older_than_s: float, keep: int, grace_s: float = GRACE_S, dry_run: bool = False,
+    views: Callable[[], Iterable[str]] = tuple,
 ) -> Expiry:  # fmt: skip
     """Let versions go that are older than a time, and remove what only they referred to.
 
@@ -69,23 +72,23 @@ def expire(
         keep: newest versions of each branch that stay in any case.
         grace_s: age in seconds below which no object is removed; at least the age limit of a transaction.
         dry_run: change nothing, only say what would go.
-        views: ids of versions that saved views need.
+        views: gives the ids of versions that saved views need; asked once the floors are raised.
 
     What stays: named versions, tags, versions leased, those that branches began on, and heads.
     """
-    if not grace_s > TRANSACTION_AGE_MAX_S and grace_s != 0:
+    if grace_s != 0 and not grace_s >= GRACE_MIN_S:
         raise InvalidInput(
-            f"expire(grace_s={grace_s}): files of a transaction may be {TRANSACTION_AGE_MAX_S} s old when it commits; "
-            "give more than that, or 0 when you know that nobody else writes"
+            f"expire(grace_s={grace_s}): files of a transaction may be {TRANSACTION_AGE_MAX_S} s old when it commits, and its last "
+            f"request takes its time: give {GRACE_MIN_S:.0f} or more, or 0 when you know that nobody else writes"
         )
     now_ms = int(time.time() * 1000)
     heads = {b.uuid: log.head(b.uuid) for b in log.refs.branches()}
     floors = {b: _floor(log, v, now_ms - int(older_than_s * 1000), max(1, keep)) for b, v in heads.items()}
     if not dry_run:
         for branch, floor in floors.items():
-            if floor > heads[branch].state.floor:
+            if floor > heads[branch].state.floor and not sealed(heads[branch].head):
                 heads[branch] = log.commit(heads[branch], Transaction(_raise(floor), operation="expire"))
-    kept, gone = _sorted(log, heads, floors, set(views), now_ms, now_ms - int(grace_s * 1000))
+    kept, gone = _sorted(log, floors, set(views()), now_ms, now_ms - int(grace_s * 1000))
     plan = Expiry(versions=[version_id(b, v) for b, v in gone], kept=len(kept))
     _objects(log, plan, needed_keys(log, kept), now_ms / 1000 - grace_s)
     if not dry_run:
@@ -116,7 +119,7 @@ def _floor(log: Log, head: Version, before_ms: int, keep: int) -> int:
 
 
 def _sorted(
-    log: Log, heads: dict[str, Version], floors: dict[str, int], views: set[str], now_ms: int, young_ms: int
+    log: Log, floors: dict[str, int], views: set[str], now_ms: int, young_ms: int
 ) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:  # fmt: skip
     """Versions that stay, and those that go. Names are read here, after the floors were raised."""
     pinned = {(t.branch, t.v) for t in log.refs.tags()}
@@ -129,13 +132,15 @@ def _sorted(
     gone: list[tuple[str, int]] = []
     for branch in sorted({key.split("/")[1] for key in sizes if key.count("/") == 2}):
         numbers = log.numbers(branch)
+        # a log without a name is let go only when it was ended: a listing may have missed a branch that was just renamed
+        kept_whole = branch not in known and sealed(log.heads(branch, numbers[-1:])[0]) is None
         for start in range(0, len(numbers), _BATCH):
             for h, line_nbytes in log.head_lines(branch, numbers[start : start + _BATCH]):
                 if sizes.get(version_key(branch, h.v), 0) < line_nbytes + h.body_size:
                     continue  # expired before
                 # a young version stays, whatever it is: a branch that is being made has no name yet
                 stays = (branch, h.v) in pinned or version_id(branch, h.v) in views or h.ts_ms >= young_ms
-                if branch in known:
+                if branch in known or kept_whole:
                     stays = stays or h.v >= floors.get(branch, 0) or h.named or h.v == 0
                 (kept if stays else gone).append((branch, h.v))
     return kept, gone

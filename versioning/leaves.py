@@ -29,6 +29,7 @@ from lakefmt.fragment.cache import ByteCache
 from lakefmt.fragment.meta import Fragment, Record
 from lakefmt.fragment.stats import FieldStats, field_stats, joined, light_nbytes
 from lakefmt.storage import Range, Store
+from lakefmt.versioning.clock import clock_s
 from lakefmt.versioning.records import Leaf, Override, State
 
 Ints = npt.NDArray[np.int64]
@@ -45,6 +46,8 @@ OVERRIDES_MAX = 256
 SMALL_LEAVES_MAX = 16
 #: Key of a leaf's summary in its Parquet metadata.
 _SUMMARY = b"lakefmt.summary"
+#: Seconds for which a leaf that nothing may refer to is used again; an expiry removes what is unused for much longer.
+REUSE_AGE_MAX_S = 600.0
 #: Decoded leaves kept.
 _CACHE_NBYTES = 256 << 20
 
@@ -100,7 +103,7 @@ class Leaves:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._cache: ByteCache[LeafTable] = ByteCache(_CACHE_NBYTES)
-        self._written: dict[str, Leaf] = {}
+        self._written: dict[str, tuple[Leaf, float]] = {}
         self._lock = threading.Lock()
 
     def __reduce__(self) -> Any:
@@ -148,8 +151,8 @@ class Leaves:
         data = encode_leaf(fragments)
         digest = xxhash.xxh64(data).hexdigest()
         with self._lock:
-            known = self._written.get(digest)
-        if known is None:
+            known, written_s = self._written.get(digest, (None, 0.0))
+        if known is None or clock_s() - written_s > REUSE_AGE_MAX_S:
             key = f"meta/{uuid.uuid4().hex}.parquet"
             self.store.put(key, data)
             known = Leaf(
@@ -157,7 +160,7 @@ class Leaves:
                 live=sum(f.live for f in fragments),
             )  # fmt: skip
             with self._lock:
-                self._written[digest] = known
+                self._written[digest] = (known, clock_s())
                 while len(self._written) > 64:
                     self._written.pop(next(iter(self._written)))
         return known

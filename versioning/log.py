@@ -34,10 +34,11 @@ from lakefmt.errors import (
     nearest,
 )
 from lakefmt.storage import Range, Store, probe_put_if_absent
-from lakefmt.versioning.changes import Change, fold, touches, without
+from lakefmt.versioning.changes import Change, Name, fold, touches, without
+from lakefmt.versioning.clock import clock_s
 from lakefmt.versioning.conflicts import Verdict, judge
 from lakefmt.versioning.encode import check_format_version, decode_head, decode_version, encode_version
-from lakefmt.versioning.leaves import Leaves, adopted, merged, shelved, small_runs
+from lakefmt.versioning.leaves import REUSE_AGE_MAX_S, Leaves, adopted, merged, shelved, small_runs
 from lakefmt.versioning.records import (
     BASIC_READERS,
     FORMAT_VERSION,
@@ -90,7 +91,7 @@ class Transaction:
     readers: frozenset[str] = frozenset()
     attempt: tuple[Version, bytes] | None = None
     uuid: str = field(default_factory=lambda: uuid.uuid4().hex)
-    started_s: float = field(default_factory=time.monotonic)
+    started_s: float = field(default_factory=clock_s)
 
 
 class Log:
@@ -103,6 +104,7 @@ class Log:
         self.leaves = Leaves(store)
         self._commits = 0
         self._merges: dict[tuple[str, ...], tuple[Leaf, ...]] = {}
+        self._merged_s = 0.0
 
     # -- places --------------------------------------------------------------------------------------------------------
 
@@ -355,7 +357,7 @@ class Log:
         self._check_place()
         changes = txn.build(base)
         for attempt in range(ATTEMPTS_MAX):
-            if time.monotonic() - txn.started_s > TRANSACTION_AGE_MAX_S:
+            if clock_s() - txn.started_s > TRANSACTION_AGE_MAX_S:
                 raise Conflict(f"this transaction is older than {TRANSACTION_AGE_MAX_S} s; redo it from the newest version")
             data, version = self._next(base, txn, changes)
             txn.attempt = (version, data)
@@ -396,6 +398,7 @@ class Log:
             run = runs[0]
             with contextlib.suppress(LakeError):  # damage is told to who reads
                 self._merges = {tuple(leaf.key for leaf in run): merged(self.leaves, run)}
+                self._merged_s = clock_s()
 
     def _check_place(self) -> None:
         """Refuse to commit where the dataset was deleted, or another was made, since it was opened."""
@@ -413,12 +416,26 @@ class Log:
             return None
         version, data = txn.attempt
         self._check_place()
+        if clock_s() - txn.started_s > TRANSACTION_AGE_MAX_S:
+            return self._settle_old(version)
         if self._put_version(version, data) is not None:
             return None
         return self.head(version.head.branch, at_least=version.head.v)
 
+    def _settle_old(self, version: Version) -> Version | None:
+        """The same for a transaction too old to commit, whose files an expiry may have removed: if its slot is free, something
+        else takes it.
+        """
+        branch, v = version.head.branch, version.head.v
+        if not self._exists(branch, v):
+            self.commit(self.read(branch, v - 1), Transaction(lambda _: [Name()], operation="settle"))
+        landed = self.heads(branch, [v])[0].transaction == version.head.transaction
+        return self.head(branch, at_least=v) if landed else None
+
     def _next(self, base: Version, txn: Transaction, changes: Sequence[Change]) -> tuple[bytes, Version]:
         """The version object that comes after ``base``, as bytes and as a value."""
+        if clock_s() - self._merged_s > REUSE_AGE_MAX_S:
+            self._merges = {}  # nothing refers to these yet, so that an expiry may have removed them
         state = shelved(adopted(fold(base.state, changes, self.leaves), self._merges), self.leaves)
         features = set(base.head.readers) | BASIC_READERS | txn.readers
         features |= {"leaves"} if state.leaves else set()

@@ -42,9 +42,17 @@ def create_branch(log: Log, name: str, at: Version, message: str | None = None) 
     try:
         check_kept(log, at)  # the name was written first: an expiry that did not see it has raised the floor by now
     except VersionExpired:
-        log.refs.remove_branch(name)
+        _end(log, branch, "withdrawn")  # another handle may have found it, and committed
         raise
     return branch, version
+
+
+def _end(log: Log, branch: Branch, why: str) -> None:
+    """Seal a branch's log, so that nothing is acknowledged on it any more, and take its name away."""
+    head = log.head(branch.uuid)
+    if not sealed(head.head):
+        log.commit(head, Transaction(lambda version: [Seal(why)], operation="delete-branch", again=True))
+    log.refs.remove_branch(branch.name)
 
 
 def _first_version(log: Log, branch: Branch, at: Version, message: str, *, parent: bool = True) -> Version:
@@ -88,10 +96,7 @@ def delete_branch(log: Log, name: str) -> None:
     children = [b.name for b in log.refs.branches() if b.parent == branch.uuid]
     if children:
         raise Conflict(f"branch {name!r} has branches of its own ({', '.join(children)}); delete or merge these first")
-    head = log.head(branch.uuid)
-    if not sealed(head.head):
-        log.commit(head, Transaction(lambda version: [Seal("deleted")], operation="delete-branch", again=True))
-    log.refs.remove_branch(name)
+    _end(log, branch, "deleted")
 
 
 def create_tag(log: Log, name: str, at: Version, message: str | None = None) -> Tag:

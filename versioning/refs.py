@@ -47,7 +47,11 @@ class Refs:
 
     def branches(self) -> list[Branch]:
         """All branches, by name. Of two names for one log, left by a rename that died half-way, the new one counts."""
-        found = [b for n in self._names(BRANCHES) if (b := self.find_branch(n)) is not None]
+        for _ in range(_TRIES_MAX):
+            listed = [self.find_branch(n) for n in self._names(BRANCHES)]
+            if None not in listed:
+                break  # else one was renamed or deleted since it was listed
+        found = [b for b in listed if b is not None]
         renamed = {(b.uuid, b.renamed_from) for b in found if b.renamed_from is not None}
         return [b for b in found if (b.uuid, b.name) not in renamed]
 

@@ -22,6 +22,7 @@ import xxhash
 
 from lakefmt.cells import Array, Buffer, Cells, Dense, Encoded, Ragged, Rows, Strings
 from lakefmt.errors import Corrupt, LakeError, NoSuchObject
+from lakefmt.fragment.assemble import missing_cells, place, widened
 from lakefmt.fragment.cache import ByteCache
 from lakefmt.fragment.columns import Shape
 from lakefmt.fragment.meta import INLINE_FOLDER, ColumnFile, Field, Layout, find_field, stored_dtype
@@ -121,9 +122,8 @@ class FileReader:
         file, field = found
         stored = stored_dtype(definition, field) if definition.kind is Kind.NUMERIC else definition.dtype
         if stored != definition.dtype:  # the tensor was widened since
-            return _widened(
-                self.cells(msgspec.structs.replace(definition, dtype=stored, first_dtype=None), files, rows), definition
-            )
+            narrow = msgspec.structs.replace(definition, dtype=stored, first_dtype=None)
+            return widened(self.cells(narrow, files, rows), definition)
         inside = rows < field.rows
         if field.rows == 0 or not inside.all():
             return self._short(definition, files, field, rows, inside)
@@ -549,57 +549,3 @@ def _scalar_cells(scalars: Scalars, field: Field, rows: Rows) -> Cells:
         return Dense(values)
     present = scalars.valid[rows].tolist()
     return Ragged([values[i : i + 1].reshape(()) if p else None for i, p in enumerate(present)])
-
-
-def _widened(cells: Cells, definition: TensorDef) -> Cells:
-    if isinstance(cells, Dense):
-        return Dense(cells.values.astype(definition.dtype))
-    assert isinstance(cells, Ragged)
-    return Ragged([None if v is None else v.astype(definition.dtype) for v in cells.values])
-
-
-def missing_cells(definition: TensorDef, count: int) -> Cells:
-    """``count`` missing samples."""
-    match definition.kind:
-        case Kind.TEXT | Kind.JSON:
-            return Strings(pa.nulls(count, pa.large_string()), definition.kind is Kind.JSON)
-        case Kind.ENCODED:
-            return Encoded([None] * count, definition.compression or "")
-        case Kind.NUMERIC:
-            return Ragged([None] * count)
-
-
-def place(definition: TensorDef, count: int, parts: list[tuple[Rows, Cells]]) -> Cells:
-    """Put cells at given positions of an answer of ``count``; later parts win, positions nobody fills are missing."""
-    if len(parts) == 1 and len(parts[0][0]) == count and bool(np.all(np.diff(parts[0][0]) == 1)):
-        return parts[0][1]
-    if definition.kind in (Kind.TEXT, Kind.JSON):
-        return _place_strings(definition, count, parts)
-    dense = [(at, c.values) for at, c in parts if isinstance(c, Dense)]
-    filled = np.zeros(count, bool)
-    for at, _ in dense:
-        filled[at] = True
-    if len(dense) == len(parts) and len({v.shape[1:] for _, v in dense}) == 1 and bool(filled.all()):
-        out = np.empty((count, *dense[0][1].shape[1:]), dense[0][1].dtype)
-        for at, values in dense:
-            out[at] = values
-        return Dense(out)
-    samples: list[Any] = [None] * count
-    for at, cells in parts:
-        for i, value in zip(at.tolist(), cells.values, strict=True):
-            samples[i] = np.asarray(value) if isinstance(cells, Dense) else value
-    if definition.kind is Kind.ENCODED:
-        return Encoded(samples, definition.compression or "")
-    return Ragged(samples)
-
-
-def _place_strings(definition: TensorDef, count: int, parts: list[tuple[Rows, Cells]]) -> Strings:
-    arrays = [c.values.cast(pa.large_string()) for _, c in parts if isinstance(c, Strings)]
-    source = np.full(count, -1, np.int64)
-    start = 0
-    for (at, _), array in zip(parts, arrays, strict=True):
-        source[at] = np.arange(start, start + len(array))
-        start += len(array)
-    joined = pa.concat_arrays(arrays) if arrays else pa.nulls(0, pa.large_string())
-    index = pa.array(source, mask=source < 0) if bool((source < 0).any()) else pa.array(source)
-    return Strings(joined.take(index), definition.kind is Kind.JSON)

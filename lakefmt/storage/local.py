@@ -261,6 +261,8 @@ class _LocalWriter(Writer):
             try:
                 os.link(self._temp, self._path)
             except FileExistsError:
+                # the name may be our own, of a call that died before it was flushed: who is told "taken" may rely on it
+                _sync_folder(os.path.dirname(self._path))
                 return False
             except OSError as e:
                 if e.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
