@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-PEERS = ("deeplake3", "deeplake4", "lance", "mosaicml", "litdata", "webdataset", "hf")
+PEERS = ("deeplake3", "deeplake4", "lance", "delta", "mosaicml", "litdata", "webdataset", "hf")
 PLOT = "plot"
 """The environment with matplotlib, for a harness that has none itself."""
 

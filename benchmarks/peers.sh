@@ -13,14 +13,16 @@ peers_dir="${LAKEFMT_BENCH_PEERS:-$here/.peers}"
 python="${PYTHON:-python3.11}"
 torch="torch==2.13.0"  # any other spelling may resolve to a build with gigabytes of CUDA
 common=("pillow" "simplejpeg")
-all=(deeplake3 deeplake4 lance mosaicml litdata webdataset hf plot)
+all=(deeplake3 deeplake4 lance delta mosaicml litdata webdataset hf plot)
+bare=" delta plot "  # those without torch and the common packages
 
-# What a peer needs beside torch and the common packages. numpy is named per peer: deeplake 3 needs numpy 1.
+# What a peer needs beside torch and the common packages (if it is not bare). numpy is named per peer: deeplake 3 needs numpy 1.
 recipe() {
     case "$1" in
         deeplake3) echo "deeplake==3.9.27 numpy<2 pillow<11 setuptools<81" ;;
         deeplake4) echo "deeplake==4.7.4 numpy" ;;
         lance) echo "pylance==14.0.2 numpy" ;;
+        delta) echo "deltalake==1.6.6 pyarrow numpy" ;;
         mosaicml) echo "mosaicml-streaming==0.13.0 numpy" ;;
         litdata) echo "litdata==0.2.76 numpy" ;;
         webdataset) echo "webdataset==1.0.2 numpy" ;;
@@ -36,6 +38,7 @@ modules() {
         deeplake3 | deeplake4) echo "torch, numpy, simplejpeg, deeplake" ;;
         mosaicml) echo "torch, numpy, simplejpeg, streaming" ;;
         hf) echo "torch, numpy, simplejpeg, datasets" ;;
+        delta) echo "deltalake, pyarrow, numpy" ;;
         plot) echo "matplotlib" ;;
         *) echo "torch, numpy, simplejpeg, $1" ;;
     esac
@@ -43,7 +46,7 @@ modules() {
 
 # torch alone and first: pip then keeps this build, whatever a peer asks for.
 first_torch() {
-    [[ "$1" == plot ]] || "$2/bin/pip" install --quiet -c "$2/constraints.txt" "$torch"
+    [[ "$bare" == *" $1 "* ]] || "$2/bin/pip" install --quiet -c "$2/constraints.txt" "$torch"
 }
 
 # mosaicml-streaming imports torchvision for two names that it needs only in its vision datasets, which are not used
@@ -65,7 +68,7 @@ mend() {
 make_peer() {
     local name="$1" wanted dir stamp log
     read -ra wanted <<<"$(recipe "$name")"
-    [[ "$name" == plot ]] || wanted+=("$torch" "${common[@]}")
+    [[ "$bare" == *" $name "* ]] || wanted+=("$torch" "${common[@]}")
     dir="$peers_dir/$name"
     stamp="$dir/.recipe"
     log="$peers_dir/$name.log"

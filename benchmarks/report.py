@@ -76,6 +76,7 @@ def judged(result: Result, target: Target) -> dict[str, Any]:
     return {
         "says": target.says,
         "against": name,
+        "fact": target.fact,
         "ratio": None if math.isnan(ratio) else ratio,
         "at_least": target.at_least,
         "at_most": target.at_most,
@@ -87,7 +88,7 @@ def target_line(verdict: dict[str, Any], unit: str) -> str:
     word = {True: "**reached**", False: "**NOT reached**", None: "not measured"}[verdict["reached"]]
     bounds = [f"at least {number(verdict['at_least'])}"] if verdict["at_least"] is not None else []
     bounds += [f"at most {number(verdict['at_most'])}"] if verdict["at_most"] is not None else []
-    what = f"lakefmt ÷ {verdict['against']}" if verdict["against"] else f"lakefmt, {unit}"
+    what = f"lakefmt ÷ {verdict['against']}" if verdict["against"] else f"lakefmt, {verdict['fact'] or unit}"
     had = NONE if verdict["ratio"] is None else number(verdict["ratio"])
     return f"- Target: {verdict['says']} ({what}: {had}, wanted {' and '.join(bounds)}): {word}"
 

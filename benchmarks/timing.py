@@ -87,14 +87,37 @@ def disk_bytes(path: Path) -> int:
     return sum(p.stat().st_size for p in files_under(path))
 
 
-def fsync_tree(path: Path) -> None:
-    """Make everything under a folder durable, for those who write without."""
-    for p in [*files_under(path), *(d for d in path.rglob("*") if d.is_dir()), path]:
+def fsync_paths(paths: Iterable[str | Path]) -> None:
+    """Make files and folders durable."""
+    for p in paths:
         fd = os.open(p, os.O_RDONLY)
         try:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+
+def fsync_tree(path: Path) -> None:
+    """Make everything under a folder durable, for those who write without."""
+    fsync_paths([*files_under(path), *(d for d in path.rglob("*") if d.is_dir()), path])
+
+
+def copied(source: Path, path: Path) -> Path:
+    """A copy of a dataset, to be written to and thrown away."""
+    shutil.copytree(source, fresh(path))
+    return path
+
+
+def folder_state(path: str | Path) -> dict[str, tuple[int, int, int]]:
+    """Every file under a folder with its size, inode and time of change: two of these tell which files are new."""
+    found: dict[str, tuple[int, int, int]] = {}
+    for entry in os.scandir(path):
+        if entry.is_dir(follow_symlinks=False):
+            found |= folder_state(entry.path)
+        else:
+            seen = entry.stat(follow_symlinks=False)
+            found[entry.path] = (seen.st_size, seen.st_ino, seen.st_mtime_ns)
+    return found
 
 
 def timed_write(write: Callable[[Path], None], path: Path) -> Sample:

@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 TELLING = (
-    "deeplake", "pylance", "mosaicml-streaming", "litdata", "webdataset", "datasets",
+    "deeplake", "pylance", "deltalake", "mosaicml-streaming", "litdata", "webdataset", "datasets",
     "torch", "numpy", "pyarrow", "duckdb", "simplejpeg",
 )  # fmt: skip
 """Distributions whose versions are recorded, where installed."""

@@ -7,7 +7,7 @@ from typing import cast
 
 from benchmarks.model import Work
 
-NAMES = ("tensors", "texts", "jpegs", "writing", "query", "memory", "appends")
+NAMES = ("tensors", "texts", "jpegs", "writing", "query", "memory", "appends", "log_append", "log_many", "log_writers")
 
 
 def work(name: str) -> Work:
