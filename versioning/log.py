@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 
 import msgspec
 
@@ -63,6 +64,8 @@ ATTEMPTS_MAX = 200
 #: Tries to learn the outcome of one ambiguous put.
 AMBIGUOUS_TRIES_MAX = 6
 _HEAD_FETCH_NBYTES = 4096
+#: Where asking costs no round trip, the hint is written once in so many versions (replacing a file costs a sixth of a commit).
+_HINT_EVERY = 8
 
 
 @dataclass(slots=True)
@@ -240,10 +243,10 @@ class Log:
 
     def head(self, branch_uuid: str, at_least: int = 0) -> Version:
         """The newest version of a branch, looked for from ``at_least`` (a version known to exist) or the hint on."""
+        if at_least:
+            return self.read(branch_uuid, self._gallop(branch_uuid, at_least))
         hint = self._hint(branch_uuid)
-        if hint is None and not at_least:
-            hint = self._search(branch_uuid)[1]
-        v = max(at_least, hint or 0)
+        v = self._search(branch_uuid)[1] if hint is None else hint
         try:
             here, ahead = self._two(branch_uuid, v)
             if here is None and ahead is None:
@@ -361,10 +364,11 @@ class Log:
                 raise Conflict(f"this transaction is older than {TRANSACTION_AGE_MAX_S} s; redo it from the newest version")
             data, version = self._next(base, txn, changes)
             txn.attempt = (version, data)
+            asked_s = clock_s()
             if self._put_version(version, data) is None:
                 self._landed(version)
                 return version
-            time.sleep(random.uniform(0, min(0.5, 0.002 * 2 ** min(attempt, 8))))
+            time.sleep(_pause_s(attempt, clock_s() - asked_s))
             newest = self.head(base.head.branch, at_least=version.head.v)
             check_writable(newest)
             missed = self.heads(base.head.branch, range(version.head.v, newest.head.v + 1))
@@ -391,9 +395,10 @@ class Log:
         Advisory: a failure here harms nobody, and must not turn a landed commit into an error.
         """
         self._commits += 1
-        hint = json.dumps({"v": version.head.v, "floor": version.state.floor}).encode()
-        with contextlib.suppress(StoreError):
-            self.store.put_hint(_hint_key(version.head.branch), hint)
+        if not self.store.is_local or version.head.v % _HINT_EVERY == 0:
+            hint = json.dumps({"v": version.head.v, "floor": version.state.floor}).encode()
+            with contextlib.suppress(StoreError):
+                self.store.put_hint(_hint_key(version.head.branch), hint)
         if self._commits > 1 and (runs := small_runs(version.state)):  # a handle that commits once adopts nothing
             run = runs[0]
             with contextlib.suppress(LakeError):  # damage is told to who reads
@@ -470,12 +475,20 @@ class Log:
                 trouble = e
                 time.sleep(min(2.0, 0.05 * 2**attempt))
                 continue
-            return None if there.transaction == version.head.transaction else there
+            if there.transaction != version.head.transaction:
+                return there
+            self.store.make_durable(key)  # it landed in a call that was never acknowledged
+            return None
         raise CommitStateUnknown(
             f"{self.store.url}: the store does not tell whether version {version.id} landed ({trouble}); "
             f"look for transaction {version.head.transaction} later, and do not delete its files",
             version.head.transaction,
         ) from trouble
+
+
+def _pause_s(attempt: int, put_s: float) -> float:
+    """How long a loser waits: about the time of some puts, and less the more often it has lost, so that no writer starves."""
+    return random.uniform(0, min(0.5, put_s * max(0.5, 4 / (1 + attempt))))
 
 
 def check_writable(version: Version) -> None:
@@ -519,6 +532,11 @@ def author() -> str:
     configured = os.environ.get("LAKEFMT_AUTHOR")
     if configured:
         return configured
+    return _user()
+
+
+@cache
+def _user() -> str:
     try:
         return getpass.getuser()
     except (OSError, KeyError, ImportError):

@@ -171,7 +171,10 @@ def put_once(store: Store, key: str, data: bytes) -> bool:
         try:
             if store.put_if_absent(key, data):
                 return True
-            return xxhash.xxh64(store.get(key)).digest() == xxhash.xxh64(data).digest()
+            if xxhash.xxh64(store.get(key)).digest() != xxhash.xxh64(data).digest():
+                return False
+            store.make_durable(key)
+            return True
         except StoreError:
             if attempt == _TRIES_MAX - 1:
                 raise

@@ -55,6 +55,10 @@ class LocalStore(Store):
     def _path(self, key: str) -> str:
         return os.path.join(self.root, key)
 
+    def make_durable(self, key: str) -> None:
+        with self._errors(key):
+            _sync_folder(os.path.dirname(self._path(key)))
+
     def local_path(self, key: str) -> str:
         return self._path(key)
 
@@ -261,8 +265,6 @@ class _LocalWriter(Writer):
             try:
                 os.link(self._temp, self._path)
             except FileExistsError:
-                # the name may be our own, of a call that died before it was flushed: who is told "taken" may rely on it
-                _sync_folder(os.path.dirname(self._path))
                 return False
             except OSError as e:
                 if e.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):

@@ -118,6 +118,10 @@ class Store(ABC):
             StoreError: the outcome is unknown (a cut connection, a 5xx): the object may or may not be there.
         """
 
+    def make_durable(self, key: str) -> None:
+        """Make sure of an object that is there, but whose ``put`` was never acknowledged: from now on it survives a power cut."""
+        return
+
     @abstractmethod
     def writer(self, key: str) -> Writer:
         """A sink for a large new object."""

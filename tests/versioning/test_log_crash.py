@@ -180,7 +180,7 @@ def test_requests_of_an_append_do_not_grow_with_the_log(base: MemoryStore) -> No
         store.calls.clear()
         ds.append({"x": i, "big": _BIG[0], "text": "t"})
         ds.flush()
-        counts.append(len(store.calls))
+        counts.append(len([key for _, key in store.calls if not key.endswith("_hint")]))  # the hint is not written every time
     assert len(set(counts)) == 1
     names = [name for name, _ in store.calls]
     assert names.count("put_if_absent") == 1
