@@ -69,32 +69,38 @@ def summarised(fragments: Sequence[Fragment]) -> Summary:
 
 @dataclass(slots=True)
 class LeafTable:
-    """A leaf as read: arrays over its fragments, and their entries, parsed when asked for."""
+    """A leaf as read: arrays over its fragments; their entries are taken out of the file, and parsed, when asked for."""
 
     rows: Ints
     live: Ints
     first_ids: Ints
     listed: npt.NDArray[np.bool_]
-    ids: list[str]
     summary: Summary
-    _entries: list[bytes | Fragment]
-    _places: dict[str, int] = field(default_factory=dict)
+    _data: bytes
+    _entries: pa.Array | None = None
+    _ids: dict[str, int] | None = None
+    _fragments: dict[int, Fragment] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.rows)
 
     def fragment(self, i: int) -> Fragment:
         """The ``i``-th fragment."""
-        entry = self._entries[i]
-        if isinstance(entry, bytes):
-            entry = self._entries[i] = msgspec.json.decode(entry, type=Fragment)
-        return entry
+        found = self._fragments.get(i)
+        if found is None:
+            if self._entries is None:
+                self._entries = self._column("entry")
+            found = self._fragments[i] = msgspec.json.decode(self._entries[i].as_buffer(), type=Fragment)
+        return found
 
     def index(self, fragment_id: str) -> int | None:
         """Where a fragment is; ``None`` when it is not in this leaf."""
-        if not self._places:
-            self._places = {f: i for i, f in enumerate(self.ids)}
-        return self._places.get(fragment_id)
+        if self._ids is None:
+            self._ids = {f: i for i, f in enumerate(self._column("id").to_pylist())}
+        return self._ids.get(fragment_id)
+
+    def _column(self, name: str) -> pa.Array:
+        return pq.ParquetFile(pa.BufferReader(self._data)).read(columns=[name]).column(0).combine_chunks()
 
 
 class Leaves:
@@ -195,17 +201,17 @@ def decode_leaf(data: bytes, leaf: Leaf, what: str) -> tuple[LeafTable, int]:
     if len(data) != leaf.size or xxhash.xxh64(data).hexdigest() != leaf.xxh64:
         raise Corrupt(f"{what}: a leaf manifest that does not match its checksum; restore it from a copy")
     try:
-        table = pq.read_table(pa.BufferReader(data), columns=["id", "rows", "live", "first_id", "listed", "entry"])
+        file = pq.ParquetFile(pa.BufferReader(data))
+        table = file.read(columns=["rows", "live", "first_id", "listed"])
         rows, live, first_ids = (table.column(c).to_numpy() for c in ("rows", "live", "first_id"))
         listed = np.asarray(table.column("listed").to_numpy(), bool)
-        summary = msgspec.json.decode((table.schema.metadata or {})[_SUMMARY], type=Summary)
-        ids, entries = table.column("id").to_pylist(), table.column("entry").to_pylist()
-        found = LeafTable(rows, live, first_ids, listed, ids, summary, entries)
+        summary = msgspec.json.decode((file.metadata.metadata or {})[_SUMMARY], type=Summary)
+        found = LeafTable(rows, live, first_ids, listed, summary, data)
     except (pa.ArrowException, msgspec.MsgspecError, OSError, ValueError, KeyError) as e:
         raise Corrupt(f"{what}: a leaf manifest that does not parse ({e}); restore it from a copy") from e
     if len(found) != leaf.fragments:
         raise Corrupt(f"{what}: a leaf manifest of {len(found)} fragments, where {leaf.fragments} were written; restore it")
-    return found, 3 * table.nbytes
+    return found, 8 * len(data)  # with the entries, once they are parsed
 
 
 class Tree(Sequence[Fragment]):
