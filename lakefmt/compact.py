@@ -62,25 +62,25 @@ def plan(snapshot: Snapshot) -> list[Part]:
     """What compaction would rewrite: fragments with deletions or updates, and runs of small ones."""
     field_ids = {t.id for t in snapshot.version.state.tensors}
     parts: list[Part] = []
-    run: list[tuple[int, Fragment, int]] = []
+    run: list[tuple[int, Fragment]] = []
+    size = 0
 
     def close() -> None:
-        worth = len(run) >= SMALL_MIN or any(f.deleted or f.overlays or f.inlined for _, f, _ in run)
+        worth = len(run) >= SMALL_MIN or any(f.deleted or f.overlays or f.inlined for _, f in run)
         if run and worth:
-            deleted, overlays = sum(f.rows - f.live for _, f, _ in run), sum(len(f.overlays) for _, f, _ in run)
-            rows, nbytes = sum(f.live for _, f, _ in run), sum(n for _, _, n in run)
-            parts.append(Part(run[0][0], run[-1][0] + 1, rows, nbytes, deleted, overlays))
+            deleted, overlays = sum(f.rows - f.live for _, f in run), sum(len(f.overlays) for _, f in run)
+            parts.append(Part(run[0][0], run[-1][0] + 1, sum(f.live for _, f in run), size, deleted, overlays))
         run.clear()
 
     for i, fragment in enumerate(snapshot.fragments):
         nbytes = _nbytes(fragment, field_ids)
-        changed = bool(fragment.deleted or fragment.overlays)
-        if not changed and nbytes >= SMALL_NBYTES:
+        stays = nbytes >= SMALL_NBYTES and not (fragment.deleted or fragment.overlays)
+        if stays or (run and size + nbytes > TARGET_NBYTES):
             close()
-            continue
-        if run and sum(n for _, _, n in run) + nbytes > TARGET_NBYTES:
-            close()
-        run.append((i, fragment, nbytes))
+            size = 0
+        if not stays:
+            run.append((i, fragment))
+            size += nbytes
     close()
     return parts
 

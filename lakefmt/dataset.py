@@ -318,8 +318,16 @@ class Dataset(Versioned, Kept, Rowset):
         return min((self._tensor_rows(n) for n in self._definitions), default=0)
 
     def files(self) -> list[str]:
-        """Addresses of the Parquet files with the light columns of this version, in row order: what SQL engines can open."""
+        """Addresses of the Parquet files with the light columns of this version, in row order: what SQL engines can open.
+
+        Rows of small flushes, which lie in the version object, are given a file first.
+        """
         store = self._log.store
+        if self._writer.version.inline and self.read_only:
+            raise InvalidInput(
+                f"{self._url}: some rows of version {self.version_id} lie in the version object and in no file yet; commit() (or call "
+                "files()) on a writable handle, or ask this one with query()"
+            )
         if self._writer.version.inline:
             self._write().fold()  # rows that lie in the version object get files of their own
         keys = [f.files[0].key for f in self._writer.snapshot.fragments if f.files]

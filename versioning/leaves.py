@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from lakefmt.errors import Conflict, Corrupt, NoSuchObject
+from lakefmt.fragment.arrow import numpy_of
 from lakefmt.fragment.cache import ByteCache
 from lakefmt.fragment.meta import Fragment, Record
 from lakefmt.fragment.stats import FieldStats, field_stats, joined, light_nbytes
@@ -202,9 +203,9 @@ def decode_leaf(data: bytes, leaf: Leaf, what: str) -> tuple[LeafTable, int]:
         raise Corrupt(f"{what}: a leaf manifest that does not match its checksum; restore it from a copy")
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
-        table = file.read(columns=["rows", "live", "first_id", "listed"])
-        rows, live, first_ids = (table.column(c).to_numpy() for c in ("rows", "live", "first_id"))
-        listed = np.asarray(table.column("listed").to_numpy(), bool)
+        columns = ("rows", "live", "first_id", "listed")
+        table = file.read(columns=list(columns))
+        rows, live, first_ids, listed = (numpy_of(table.column(c).combine_chunks()) for c in columns)
         summary = msgspec.json.decode((file.metadata.metadata or {})[_SUMMARY], type=Summary)
         found = LeafTable(rows, live, first_ids, listed, summary, data)
     except (pa.ArrowException, msgspec.MsgspecError, OSError, ValueError, KeyError) as e:

@@ -22,6 +22,7 @@ import xxhash
 
 from lakefmt.cells import Array, Buffer, Cells, Dense, Encoded, Ragged, Rows, Strings
 from lakefmt.errors import Corrupt, LakeError, NoSuchObject
+from lakefmt.fragment.arrow import numpy_of, present
 from lakefmt.fragment.assemble import missing_cells, place, widened
 from lakefmt.fragment.cache import ByteCache
 from lakefmt.fragment.columns import Shape
@@ -529,15 +530,15 @@ def _column_chunks(footer: dict[int, Any], columns: list[str]) -> list[tuple[int
 
 
 def _decode_light(array: pa.Array, layout: Layout) -> tuple[Light, int]:
-    valid = None if array.null_count == 0 else np.asarray(array.is_valid())
+    valid = None if array.null_count == 0 else present(array)
     match layout:
         case Layout.SCALAR:
             filled = array if valid is None else array.fill_null(False if pa.types.is_boolean(array.type) else 0)
-            values = np.asarray(filled.to_numpy(zero_copy_only=False))
+            values = numpy_of(filled)
             return Scalars(values, valid), values.nbytes
         case Layout.LISTS:
-            offsets = array.offsets.to_numpy().astype(np.int64)
-            values = np.asarray(array.values.to_numpy(zero_copy_only=False))
+            offsets = numpy_of(array.offsets).astype(np.int64)
+            values = numpy_of(array.values)
             return Lists(offsets, values, valid), values.nbytes + offsets.nbytes
         case _:
             return array, array.nbytes
