@@ -325,8 +325,8 @@ class Dataset(Versioned, Kept, Rowset):
         store = self._log.store
         if self._writer.version.inline and self.read_only:
             raise InvalidInput(
-                f"{self._url}: some rows of version {self.version_id} lie in the version object and in no file yet; commit() (or call "
-                "files()) on a writable handle, or ask this one with query()"
+                f"{self._url}: some rows of version {self.version_id} lie in the version object and in no file yet; "
+                "commit() (or call files()) on a writable handle, or ask this one with query()"
             )
         if self._writer.version.inline:
             self._write().fold()  # rows that lie in the version object get files of their own
