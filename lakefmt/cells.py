@@ -71,3 +71,27 @@ Cells: TypeAlias = Dense | Ragged | Encoded | Strings
 def map_samples(cells: Ragged | Encoded, fn: Callable[[Any], Array]) -> list[Array | None]:
     """Apply ``fn`` to every present sample, keeping ``None``."""
     return [None if v is None else fn(v) for v in cells.values]
+
+
+def unequal(one: Cells, other: Cells) -> Array:
+    """Which samples of two answers of the same length are not the same, bool (n,)."""
+    if isinstance(one, Dense) and isinstance(other, Dense) and one.values.shape == other.values.shape:
+        differ: Array = _bytes_of(one.values) != _bytes_of(other.values.astype(one.values.dtype, copy=False))
+        return np.asarray(differ.any(axis=1))
+    pairs = zip(_plain(one), _plain(other), strict=True)
+    return np.array([a != b for a, b in pairs], bool)
+
+
+def _bytes_of(values: Array) -> Array:
+    """Each sample as a row of bytes: a NaN is equal to itself."""
+    return np.ascontiguousarray(values).reshape(len(values), -1).view(np.uint8).reshape(len(values), -1)
+
+
+def _plain(cells: Cells) -> list[Any]:
+    match cells:
+        case Strings(values):
+            return list(values.to_pylist())
+        case Encoded(encoded):
+            return [None if v is None else bytes(v) for v in encoded]
+        case Dense(values) | Ragged(values):
+            return [None if v is None else (np.shape(v), np.asarray(v).tobytes()) for v in values]

@@ -51,9 +51,16 @@ class SchemaMerge:
             else:
                 self._both(before or mine, theirs_now, mine)
         names = [t.name for t in self.final.values()]
-        for name in {n for n in names if names.count(n) > 1}:
+        for name in sorted({n for n in names if names.count(n) > 1}):
             self._clash(f"both sides have a tensor {name!r} of their own; rename_tensor() one of them first")
-        self._info(base.info, source.info, target.info)
+        for name in names:
+            if any(n.startswith(name + "/") for n in names):
+                self._clash(f"{name!r} is a tensor on one side and a group on the other; rename_tensor() one of them first")
+        order = {DropTensor: 0, EditTensor: 1, AddTensor: 2}  # names are freed before they are taken
+        self.changes.sort(key=lambda c: order[type(c)])  # type: ignore[index]
+        info = self._keys("info", base.info, source.info, target.info)
+        if info != target.info:
+            self.changes.append(SetInfo(info))
 
     def _clash(self, text: str) -> None:
         self.complaints.append(text)
@@ -86,7 +93,7 @@ class SchemaMerge:
             first_dtype=mine.first_dtype or theirs.first_dtype or (mine.dtype if dtype != mine.dtype else None),
             htype=self._three(f"htype of {mine.name!r}", before.htype, theirs.htype, mine.htype),
             shape=self._three(f"shape of {mine.name!r}", before.shape, theirs.shape, mine.shape),
-            info=self._three(f"info of {mine.name!r}", before.info, theirs.info, mine.info),
+            info=self._keys(f"info of {mine.name!r}", before.info, theirs.info, mine.info),
             open_labels=self._three(f"labels of {mine.name!r}", before.open_labels, theirs.open_labels, mine.open_labels),
         )  # fmt: skip
         if theirs.class_names:
@@ -116,16 +123,18 @@ class SchemaMerge:
             return theirs
         if theirs == before:
             return mine
-        self.complaints.append(f"the {what} is {theirs!r} there and {mine!r} here")
+        self.complaints.append(f"the {what} is {_shown(theirs)} there and {_shown(mine)} here")
         return theirs if self._take_theirs else mine
 
-    def _info(self, before: dict[str, Any], theirs: dict[str, Any], mine: dict[str, Any]) -> None:
-        """The dataset's metadata, key by key."""
+    def _keys(self, what: str, before: dict[str, Any], theirs: dict[str, Any], mine: dict[str, Any]) -> dict[str, Any]:
+        """Metadata of both sides, key by key."""
         merged: dict[str, Any] = {}
         for key in {**mine, **theirs}:
-            values = [info.get(key, _ABSENT) for info in (before, theirs, mine)]
-            value = self._three(f"info {key!r}", *values)
+            value = self._three(f"{what} {key!r}", *(info.get(key, _ABSENT) for info in (before, theirs, mine)))
             if value is not _ABSENT:
                 merged[key] = value
-        if merged != mine:
-            self.changes.append(SetInfo(merged))
+        return merged
+
+
+def _shown(value: Any) -> str:
+    return "gone" if value is _ABSENT else repr(value)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from lakefmt.cells import Array, Cells, Dense, Encoded, Rows
+from lakefmt.cells import Array, Cells, Dense, Encoded, Rows, unequal
 from lakefmt.errors import Conflict, Corrupt, NoSuchTensor, nearest
 from lakefmt.fragment.assemble import missing_cells, place
 from lakefmt.fragment.columns import Shape
@@ -29,6 +29,10 @@ from lakefmt.versioning.records import Version
 
 #: A uniform tensor over more fragments than this is read fragment by fragment, and not taken for one run.
 RUNS_FRAGMENTS_MAX = 8192
+
+
+#: Rows compared at a time.
+_COMPARED_ROWS = 4096
 
 
 class Snapshot:
@@ -417,3 +421,16 @@ class Snapshot:
         if self._pid != os.getpid():
             self._reset()
             self.reader.after_fork()
+
+
+def differing(old: Snapshot, new: Snapshot, field_id: int, ids: Rows) -> Rows:
+    """Those of some rows, which both have, whose sample of a tensor is not the same in both."""
+    names = [next((t.name for t in s.version.state.tensors if t.id == field_id), None) for s in (old, new)]
+    if names[0] is None or names[1] is None:
+        return np.empty(0, np.int64)
+    out: list[Rows] = [np.empty(0, np.int64)]
+    for start in range(0, len(ids), _COMPARED_ROWS):
+        some = ids[start : start + _COMPARED_ROWS]
+        before, after = old.gather(names[0], old.present(some)), new.gather(names[1], new.present(some))
+        out.append(some[unequal(before, after)])
+    return np.concatenate(out)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from lakefmt.compact import Part, plan, rewritten
-from lakefmt.errors import Corrupt, InvalidInput
+from lakefmt.errors import Conflict, Corrupt, InvalidInput
 from lakefmt.handle import Handle
 from lakefmt.storage import open_store, parse_address
 from lakefmt.transfer import Transfer, copy_all, copy_head, send_branch
 from lakefmt.versioning.changes import Change, Compact, Group
 from lakefmt.versioning.check import Repair, Report, check
 from lakefmt.versioning.check import repair as mend
+from lakefmt.versioning.diff import differing
 from lakefmt.versioning.expire import GRACE_S, Expiry, expire
 from lakefmt.versioning.log import Log, Transaction
 from lakefmt.versioning.names import check_kept
@@ -54,6 +55,10 @@ class Compaction:
         )
 
 
+class _NothingLeft(Conflict):
+    """Others have changed all that was to be compacted."""
+
+
 class Kept(Handle):
     """What a dataset handle offers on its own upkeep."""
 
@@ -68,26 +73,41 @@ class Kept(Handle):
         Returns:
             What was (or would be) rewritten; it prints as a sentence.
         """
-        self.flush()
-        snapshot = self._writer.snapshot
-        parts = plan(snapshot)
-        before = len(snapshot.fragments)
-        after = before - sum(p.fragments - (1 if p.rows else 0) for p in parts)
-        rows, nbytes = sum(p.rows for p in parts), sum(p.nbytes for p in parts)
-        if dry_run or not parts:
-            return Compaction(tuple(parts), (before, after), rows, nbytes, done=False)
-        writer = self._write()
-        with writer.lock:
-            waiting: list[Any] = []
+        with self._writer.lock:
+            self.flush()
+            snapshot = self._writer.snapshot
+            parts = plan(snapshot)
+            before = len(snapshot.fragments)
+            after = before - sum(p.fragments - (1 if p.rows else 0) for p in parts)
+            rows, nbytes = sum(p.rows for p in parts), sum(p.nbytes for p in parts)
+            if dry_run or not parts:
+                return Compaction(tuple(parts), (before, after), rows, nbytes, done=False)
+            writer = self._write()
+            waiting: list[Group] = []
             size = 0
             for i, part in enumerate(parts):
                 waiting.append(rewritten(self._log.store, snapshot, part.first, part.stop))
                 size += part.nbytes
                 if size >= _COMMIT_NBYTES or i == len(parts) - 1:
-                    groups = tuple(waiting)
-                    writer.commit_changes(Transaction(_compacting(groups), operation="compact"))
+                    self._compacted(snapshot.version, tuple(waiting))
                     waiting, size = [], 0
-        return Compaction(tuple(parts), (before, len(writer.snapshot.fragments)), rows, nbytes, done=True)
+            return Compaction(tuple(parts), (before, len(writer.snapshot.fragments)), rows, nbytes, done=True)
+
+    def _compacted(self, planned: Version, groups: tuple[Group, ...]) -> None:
+        """Commit what is still as it was when it was read; fragments that others changed since stay as they made them."""
+
+        def build(version: Version) -> list[Change]:
+            pairs = differing(self._log.leaves, planned.state, version.state)
+            changed = {f.id for pair in pairs for f in pair if f is not None}
+            left = tuple(g for g in groups if changed.isdisjoint(g.old))
+            if not left:
+                raise _NothingLeft("others have changed all of it")
+            return [Compact(left)]
+
+        try:
+            self._writer.commit_changes(Transaction(build, operation="compact", again=True))
+        except _NothingLeft:
+            self._writer.move_to(self._log.head(planned.head.branch, at_least=planned.head.v))
 
     def expire(
         self, older_than: Any = None, *, keep: int = 1, grace_s: float = GRACE_S, dry_run: bool = False
@@ -250,10 +270,6 @@ def look_over(path: str, *, full: bool = False, repair: bool = False) -> tuple[R
     log = Log.open(open_store(parse_address(path).base))
     report = check(log, full=full)
     return report, mend(log, report) if repair and not report else None
-
-
-def _compacting(groups: tuple[Group, ...]) -> Callable[[Version], list[Change]]:
-    return lambda version: [Compact(groups)]
 
 
 def _age_s(older_than: Any) -> float:

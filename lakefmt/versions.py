@@ -234,19 +234,19 @@ class Versioned(Handle):
         self.flush()
         new = self._version(second)
         old = self._version(first) if first is not None else self._before(new)
-        return diff_versions(self._log, old, new, self._writer.lists)
+        return diff_versions(self._log, old, new, self._writer)
 
     def diff_of(self, version: str | None = None) -> Diff:
         """What one version (by default the current one) changed: the difference from the version before it."""
         new = self._version(version)
-        return diff_versions(self._log, self._parent(new), new, self._writer.lists)
+        return diff_versions(self._log, self._parent(new), new, self._writer)
 
     def _modified(self, name: str, since: str) -> Rows:
         """Positions, in the current version, of rows whose sample of a tensor was added or changed since another version."""
         self.flush()
         now = self._writer.version
         definition = self._writer.definition(name)
-        found = changes_between(self._log, self._version(since), now, self._writer.lists).get(definition.id, NO_ROWS)
+        found = changes_between(self._log, self._version(since), now, self._writer).get(definition.id, NO_ROWS)
         rows = self._writer.snapshot.present(np.union1d(found.added, found.updated))
         return np.sort(rows[rows >= 0])
 
@@ -331,12 +331,12 @@ class Versioned(Handle):
     def _replay(
         self, base: Version, source: Version, resolution: str | None, message: str, operation: str, brought: Mapping[str, int]
     ) -> None:  # fmt: skip
-        writer, lists = self._writer, self._writer.lists
+        writer = self._writer
         old, new = self._snapshot(base), self._snapshot(source)
-        theirs = changes_between(self._log, base, source, lists)
+        theirs = changes_between(self._log, base, source, writer)
 
         def build(version: Version) -> list[Any]:
-            ours: Changes = changes_between(self._log, base, version, lists)
+            ours: Changes = changes_between(self._log, base, version, writer)
             replay = Replay(self._log.store, old, new, writer.at(version), theirs, ours, resolution)
             changes = replay.changes()
             return [*changes, *([Contain(dict(brought))] if brought else [] if changes else [Name()])]

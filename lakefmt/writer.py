@@ -35,7 +35,7 @@ from lakefmt.outgoing import TINY_FILES_MAX, Outgoing, deletions, fill, folded, 
 from lakefmt.pending import Live, Pending, Tail, extended
 from lakefmt.rebase import class_edits, runs_of
 from lakefmt.samples import prepare_batch, prepare_sample
-from lakefmt.snapshot import Snapshot
+from lakefmt.snapshot import Snapshot, differing
 from lakefmt.staging import Columns, Staged, as_columns, piece, step_rows
 from lakefmt.versioning.changes import (
     Append,
@@ -366,14 +366,14 @@ class Writer:
             self.settle()
             if self.pending and self._pid == os.getpid():
                 inline: dict[str, bytes] = {}
-                self.commit_changes(Transaction(self._flusher(inline), inline=inline))
+                self._commit(Transaction(self._flusher(inline), inline=inline))
 
     def commit(self, message: str | None) -> None:
         """Store what is buffered and name the version."""
         with self.lock:
             self.settle()
             build = self._flusher(None)
-            self.commit_changes(Transaction(lambda version: build(version) or [Name()], message=message, named=True))
+            self._commit(Transaction(lambda version: build(version) or [Name()], message=message, named=True))
 
     def fold(self) -> None:
         """Write the rows that lie in the version object into files of their own."""
@@ -382,6 +382,10 @@ class Writer:
             if self.version.inline:
                 store = self.log.store
                 self.commit_changes(Transaction(lambda version: folded(store, self.at(version)) or [Name()], operation="fold"))
+
+    def differing(self, old: Version, new: Version, field_id: int, ids: Rows) -> Rows:
+        """Those of some rows, which both versions have, whose sample of a tensor is not the same in both."""
+        return differing(self.at(old), self.at(new), field_id, ids)
 
     def _why_gone(self, file: ColumnFile) -> LakeError | None:
         """Why a data file is missing: because the version that is read has expired, perhaps."""
@@ -394,7 +398,7 @@ class Writer:
         )
 
     def lists(self, part: Slice) -> Rows:
-        """Row offsets (or ids) that a small file lists."""
+        """Row offsets (or ids) that a small file lists, of the whole file."""
         return self.reader.offsets(part.file)
 
     def settle(self) -> None:
@@ -411,7 +415,13 @@ class Writer:
                 self._land(newest)
 
     def commit_changes(self, txn: Transaction) -> None:
-        """Commit a transaction, and stand on the version it made. What is pending must be part of it."""
+        """Store what is buffered, commit a transaction on top, and stand on the version it made."""
+        with self.lock:
+            self.flush()
+            self._commit(txn)
+
+    def _commit(self, txn: Transaction) -> None:
+        """Commit a transaction that what is pending is part of."""
         if self._pid != os.getpid():
             raise ReadOnly(f"{self.url}: this handle was opened before a fork; open the dataset again in the child to write")
         self._unknown = txn  # until the outcome is known here: an interrupt may come at any moment

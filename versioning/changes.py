@@ -186,6 +186,8 @@ def _apply(state: State, change: Change, leaves: Leaves) -> State:
             _expect_tensor(state, field_id, str(field_id))
             return replace(state, tensors=tuple(t for t in state.tensors if t.id != field_id))
         case Compact(groups):
+            for fragment_id in (f for g in groups for f in g.old):
+                current(state, leaves, fragment_id)  # raises where one is gone: its rows must not come back with the others
             dropped = {f for g in groups for f in g.old[1:]}
             return substituted(state, leaves, {g.old[0]: g.new for g in groups}, dropped)
         case Restore(other, id_space):

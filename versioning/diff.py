@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 import numpy as np
@@ -18,7 +18,18 @@ from lakefmt.versioning.log import Log
 from lakefmt.versioning.records import State, Version
 
 Ids = npt.NDArray[np.int64]
-Lists = Callable[[Slice], Ids]
+
+
+class Reading(Protocol):
+    """What a comparison reads of the data."""
+
+    def lists(self, part: Slice) -> Ids:
+        """Row offsets (or ids) that a small file lists, of the whole file."""
+        ...
+
+    def differing(self, old: Version, new: Version, field_id: int, ids: Ids) -> Ids:
+        """Those of some rows, which both versions have, whose sample of a tensor is not the same in both."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +98,9 @@ class Diff:
         return "\n".join([*lines, "info changed"] if self.info_updated else lines)
 
 
-def diff_versions(log: Log, old: Version, new: Version, lists: Lists) -> Diff:
+def diff_versions(log: Log, old: Version, new: Version, reading: Reading) -> Diff:
     """The net difference from one version to another, any two of a dataset; see ``changes_between``."""
-    direct = changes_between(log, old, new, lists)
+    direct = changes_between(log, old, new, reading)
     old_names = {t.id: t.name for t in old.state.tensors}
     new_names = {t.id: t.name for t in new.state.tensors}
     tensors: dict[str, TensorDiff] = {}
@@ -121,27 +132,27 @@ _NONE: Ids = np.empty(0, np.int64)
 NO_ROWS = TensorDiff(_NONE, _NONE, _NONE)
 
 
-def changes_between(log: Log, old: Version, new: Version, lists: Lists) -> Changes:
+def changes_between(log: Log, old: Version, new: Version, reading: Reading) -> Changes:
     """What leads from one version to another.
 
     Fragments that both have tell nothing and cost nothing. Where rows lie in other fragments because one side was compacted, the
-    versions between are looked at one by one, as compaction takes up the updates before it.
-
-    Args:
-        lists: reads the row offsets (or ids) that a small file lists.
+    versions between are looked at one by one, as compaction takes up the updates before it; and where neither version came from
+    the other by commits alone, the samples of such rows are compared.
     """
-    direct, moved = _step(log, old, new, lists)
+    direct, moved = _step(log, old, new, reading)
     if not moved:
         return direct
     path = _path(log, old, new)
     if path is not None:
-        return _walk(log, path, lists)
+        return _walk(log, path, reading)
     back = _path(log, new, old)
     if back is not None:
-        return {i: inverse(d) for i, d in _walk(log, back, lists).items()}
-    base = common_ancestor(log, old, new)
-    to_old, to_new = changes_between(log, base, old, lists), changes_between(log, base, new, lists)
-    return {i: composed(inverse(to_old.get(i, NO_ROWS)), to_new.get(i, NO_ROWS)) for i in {**to_old, **to_new}}
+        return {i: inverse(d) for i, d in _walk(log, back, reading).items()}
+    for field_id, ids in moved.items():
+        changed = reading.differing(old, new, field_id, ids)
+        before = direct[field_id]
+        direct[field_id] = TensorDiff(before.added, np.union1d(before.updated, changed), before.deleted)
+    return direct
 
 
 def common_ancestor(log: Log, one: Version, other: Version) -> Version:
@@ -167,23 +178,23 @@ def inverse(changes: TensorDiff) -> TensorDiff:
     return TensorDiff(changes.deleted, changes.updated, changes.added)
 
 
-def _step(log: Log, old: Version, new: Version, lists: Lists) -> tuple[Changes, bool]:
-    """Rows that differ, by comparing the fragments that differ; and whether some lie in other fragments now."""
+def _step(log: Log, old: Version, new: Version, reading: Reading) -> tuple[Changes, dict[int, Ids]]:
+    """Rows that differ, by comparing the fragments that differ; and per field id, rows that lie in other fragments now."""
     pairs = differing(log.leaves, old.state, new.state)
-    moved = False
+    moved: dict[int, Ids] = {}
     out: Changes = {}
     for field_id in dict.fromkeys(t.id for t in (*old.state.tensors, *new.state.tensors)):
-        parts = [_fragment_diff(a, b, field_id, lists) for a, b in pairs]
+        parts = [_fragment_diff(a, b, field_id, reading) for a, b in pairs]
         added, updated, deleted = (np.sort(np.concatenate([p[i] for p in parts] or [_NONE])) for i in range(3))
         both = np.intersect1d(added, deleted)
         if len(both):
-            moved = True
-            fresh = [_patched_ids(b, field_id, lists) for a, b in pairs if a is None and b is not None]
+            moved[field_id] = both
+            fresh = [_patched_ids(b, field_id, reading) for a, b in pairs if a is None and b is not None]
             patched = np.intersect1d(both, np.concatenate(fresh)) if fresh else _NONE
             added, deleted, updated = np.setdiff1d(added, both), np.setdiff1d(deleted, both), np.union1d(updated, patched)
         out[field_id] = TensorDiff(added, updated, deleted)
-    had = np.concatenate([_live_ids(a, lists) for a, _ in pairs] or [_NONE])
-    has = np.concatenate([_live_ids(b, lists) for _, b in pairs] or [_NONE])
+    had = np.concatenate([_live_ids(a, reading) for a, _ in pairs] or [_NONE])
+    has = np.concatenate([_live_ids(b, reading) for _, b in pairs] or [_NONE])
     out[ROWS] = TensorDiff(np.setdiff1d(has, had), _NONE, np.setdiff1d(had, has))
     return out, moved
 
@@ -226,12 +237,12 @@ def _path(log: Log, old: Version, new: Version) -> list[tuple[str, int]] | None:
     return [*out, *((branch, n) for n in range(v, old.head.v - 1, -1))][::-1]
 
 
-def _walk(log: Log, path: Sequence[tuple[str, int]], lists: Lists) -> Changes:
+def _walk(log: Log, path: Sequence[tuple[str, int]], reading: Reading) -> Changes:
     total: Changes = {}
     before = log.read(*path[0])
     for place in path[1:]:
         after = log.read(*place)
-        for field_id, step in _step(log, before, after, lists)[0].items():
+        for field_id, step in _step(log, before, after, reading)[0].items():
             total[field_id] = composed(total.get(field_id, NO_ROWS), step)
         before = after
     return total
@@ -246,48 +257,48 @@ def composed(first: TensorDiff, then: TensorDiff) -> TensorDiff:
     return TensorDiff(added, np.union1d(updated, again), deleted)
 
 
-def _fragment_diff(old: Fragment | None, new: Fragment | None, field_id: int, lists: Lists) -> tuple[Ids, Ids, Ids]:
+def _fragment_diff(old: Fragment | None, new: Fragment | None, field_id: int, reading: Reading) -> tuple[Ids, Ids, Ids]:
     """Row ids added, updated, deleted for one tensor in one fragment; either side may lack the fragment."""
     some = new or old
     assert some is not None
-    had, has = _rows_with(old, field_id, lists), _rows_with(new, field_id, lists)
+    had, has = _rows_with(old, field_id, reading), _rows_with(new, field_id, reading)
     added, deleted = np.setdiff1d(has, had), np.setdiff1d(had, has)
     updated = _NONE
     if old is not None and new is not None:
         one_sided = set(new.overlays_of(field_id)) ^ set(old.overlays_of(field_id))
         fresh = sorted(one_sided, key=lambda o: (o.at.file.key, o.at.start))
-        touched = np.unique(np.concatenate([_listed(o.at, lists) for o in fresh] or [_NONE]))
+        touched = np.unique(np.concatenate([_listed(o.at, reading) for o in fresh] or [_NONE]))
         updated = np.intersect1d(np.intersect1d(touched, has), had)
-    return _ids(some, added, lists), _ids(some, updated, lists), _ids(some, deleted, lists)
+    return _ids(some, added, reading), _ids(some, updated, reading), _ids(some, deleted, reading)
 
 
-def _ids(fragment: Fragment, offsets: Ids, lists: Lists) -> Ids:
-    return offsets + fragment.first_id if fragment.ids is None else _listed(fragment.ids, lists)[offsets]
+def _ids(fragment: Fragment, offsets: Ids, reading: Reading) -> Ids:
+    return offsets + fragment.first_id if fragment.ids is None else _listed(fragment.ids, reading)[offsets]
 
 
-def _live_ids(fragment: Fragment | None, lists: Lists) -> Ids:
+def _live_ids(fragment: Fragment | None, reading: Reading) -> Ids:
     if fragment is None:
         return _NONE
     rows = np.arange(fragment.rows)
-    return _ids(fragment, np.setdiff1d(rows, _listed(fragment.deleted, lists)) if fragment.deleted else rows, lists)
+    return _ids(fragment, np.setdiff1d(rows, _listed(fragment.deleted, reading)) if fragment.deleted else rows, reading)
 
 
-def _patched_ids(fragment: Fragment, field_id: int, lists: Lists) -> Ids:
+def _patched_ids(fragment: Fragment, field_id: int, reading: Reading) -> Ids:
     """Ids of the rows of a fragment that have been updated since it was made."""
-    patched = [_listed(o.at, lists) for o in fragment.overlays_of(field_id)]
-    return _ids(fragment, np.unique(np.concatenate(patched)), lists) if patched else _NONE
+    patched = [_listed(o.at, reading) for o in fragment.overlays_of(field_id)]
+    return _ids(fragment, np.unique(np.concatenate(patched)), reading) if patched else _NONE
 
 
-def _rows_with(fragment: Fragment | None, field_id: int, lists: Lists) -> Ids:
+def _rows_with(fragment: Fragment | None, field_id: int, reading: Reading) -> Ids:
     """Live offsets at which a tensor has been written."""
     if fragment is None:
         return _NONE
     found = fragment.field(field_id)
     rows = np.arange(found[1].rows if found else 0)
-    patched = [_listed(o.at, lists) for o in fragment.overlays_of(field_id)]
+    patched = [_listed(o.at, reading) for o in fragment.overlays_of(field_id)]
     rows = np.union1d(rows, np.concatenate(patched)) if patched else rows
-    return np.setdiff1d(rows, _listed(fragment.deleted, lists)) if fragment.deleted else rows
+    return np.setdiff1d(rows, _listed(fragment.deleted, reading)) if fragment.deleted else rows
 
 
-def _listed(part: Slice, lists: Lists) -> Ids:
-    return lists(part)[part.start : part.start + part.count]
+def _listed(part: Slice, reading: Reading) -> Ids:
+    return reading.lists(part)[part.start : part.start + part.count]

@@ -88,7 +88,9 @@ def expire(
         for branch, floor in floors.items():
             if floor > heads[branch].state.floor and not sealed(heads[branch].head):
                 heads[branch] = log.commit(heads[branch], Transaction(_raise(floor), operation="expire"))
-    kept, gone = _sorted(log, floors, set(views()), now_ms, now_ms - int(grace_s * 1000))
+    # where branches parted, and what they have merged of each other: the next merge begins there
+    bases = {place for head in heads.values() for place in head.state.contains.items()}
+    kept, gone = _sorted(log, floors, set(views()), bases, now_ms, now_ms - int(grace_s * 1000))
     plan = Expiry(versions=[version_id(b, v) for b, v in gone], kept=len(kept))
     _objects(log, plan, needed_keys(log, kept), now_ms / 1000 - grace_s)
     if not dry_run:
@@ -119,10 +121,10 @@ def _floor(log: Log, head: Version, before_ms: int, keep: int) -> int:
 
 
 def _sorted(
-    log: Log, floors: dict[str, int], views: set[str], now_ms: int, young_ms: int
+    log: Log, floors: dict[str, int], views: set[str], bases: set[tuple[str, int]], now_ms: int, young_ms: int
 ) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:  # fmt: skip
     """Versions that stay, and those that go. Names are read here, after the floors were raised."""
-    pinned = {(t.branch, t.v) for t in log.refs.tags()}
+    pinned = bases | {(t.branch, t.v) for t in log.refs.tags()}
     pinned |= {(x.branch, x.v) for x in log.refs.leases() if x.until_ms > now_ms}
     branches = log.refs.branches()
     pinned |= {(b.parent, b.parent_v) for b in branches if b.parent is not None and b.parent_v is not None}
