@@ -53,7 +53,7 @@ def upsert(writer: Writer, rows: Any, key: str) -> tuple[int, int]:
             edits, remaps = class_edits(version.state, {d.id: d for d, _ in prepared.values() if _differs(at, d)})
             places = _places(at, key, given)
             old, new = np.flatnonzero(places >= 0), np.flatnonzero(places < 0)
-            pending = Pending()
+            pending = Pending(definitions={d.id: d for d, _ in prepared.values() if _differs(at, d)})
             for definition, column in prepared.values():
                 if len(old) and definition.name != key:
                     pending.patch(definition, places[old], column.pick(old))

@@ -74,12 +74,18 @@ def map_samples(cells: Ragged | Encoded, fn: Callable[[Any], Array]) -> list[Arr
 
 
 def unequal(one: Cells, other: Cells) -> Array:
-    """Which samples of two answers of the same length are not the same, bool (n,)."""
+    """Which samples of two answers of the same length are not the same, bool (n,). Numbers are compared in a dtype for both."""
+    dtype = _common(one, other)
     if isinstance(one, Dense) and isinstance(other, Dense) and one.values.shape == other.values.shape:
-        differ: Array = _bytes_of(one.values) != _bytes_of(other.values.astype(one.values.dtype, copy=False))
+        differ: Array = _bytes_of(one.values.astype(dtype)) != _bytes_of(other.values.astype(dtype))
         return np.asarray(differ.any(axis=1))
-    pairs = zip(_plain(one), _plain(other), strict=True)
+    pairs = zip(_plain(one, dtype), _plain(other, dtype), strict=True)
     return np.array([a != b for a, b in pairs], bool)
+
+
+def _common(one: Cells, other: Cells) -> np.dtype[Any] | None:
+    dtypes = {v.dtype for c in (one, other) if isinstance(c, (Dense, Ragged)) for v in c.values if v is not None}
+    return np.result_type(*dtypes) if dtypes else None
 
 
 def _bytes_of(values: Array) -> Array:
@@ -87,11 +93,11 @@ def _bytes_of(values: Array) -> Array:
     return np.ascontiguousarray(values).reshape(len(values), -1).view(np.uint8).reshape(len(values), -1)
 
 
-def _plain(cells: Cells) -> list[Any]:
+def _plain(cells: Cells, dtype: Any) -> list[Any]:
     match cells:
         case Strings(values):
             return list(values.to_pylist())
         case Encoded(encoded):
             return [None if v is None else bytes(v) for v in encoded]
         case Dense(values) | Ragged(values):
-            return [None if v is None else (np.shape(v), np.asarray(v).tobytes()) for v in values]
+            return [None if v is None else (np.shape(v), np.asarray(v).astype(dtype).tobytes()) for v in values]

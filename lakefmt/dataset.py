@@ -227,16 +227,7 @@ class Dataset(Versioned, Kept, Rowset):
         with writer.lock:
             view = self.query(where, parameters)
             rows = view.sample_indices
-            values = {n: [v(row) for row in view] if callable(v) else [v] * len(rows) for n, v in set.items()}
-            for name in set:
-                writer.definition(name)
-            try:
-                for name, samples in values.items():
-                    writer.update(name, rows, samples)
-                writer.flush()
-            except InvalidInput:
-                writer.discard()  # nothing else was buffered: the query has stored it
-                raise
+            writer.update_all(rows, {n: [v(row) for row in view] if callable(v) else [v] * len(rows) for n, v in set.items()})
         return len(rows)
 
     def upsert(self, rows: Any, key: str) -> tuple[int, int]:

@@ -10,9 +10,10 @@ Data moves only for what changed: fragments that only the source has are referre
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from lakefmt.htypes import TensorDef
 from lakefmt.merge_schema import SchemaMerge
 from lakefmt.outgoing import deletion_slices, samples_at
 from lakefmt.rebase import known, remapped
-from lakefmt.snapshot import Snapshot
+from lakefmt.snapshot import Snapshot, differing
 from lakefmt.storage import Store
 from lakefmt.versioning.changes import Append, Change, Delete
 from lakefmt.versioning.diff import NO_ROWS, ROWS, Changes, TensorDiff
@@ -51,23 +52,24 @@ class Plan:
     conflicts: dict[int, Rows] = field(default_factory=dict)
 
 
-def plan_rows(theirs: Changes, ours: Changes, resolution: str | None) -> Plan:
+def plan_rows(theirs: Changes, ours: Changes, resolution: str | None, fields: Iterable[int], look: Look) -> Plan:
     """What a replay does to rows, and where both sides did something.
 
     Args:
         theirs: the difference to be replayed.
         ours: what the target did since the same base.
         resolution: whose sample counts where both changed it; ``None``: nobody's (the conflicts are for an error).
+        fields: tensors that are in the result.
+        look: compares samples, so that writing what was there already, or the same on both sides, is no conflict.
     """
     rows, own = theirs.get(ROWS, NO_ROWS), ours.get(ROWS, NO_ROWS)
     plan = Plan(come=rows.added, go=rows.deleted)
     kept, revived = [_NONE], [_NONE]
-    for field_id in {**theirs, **ours}:
-        if field_id == ROWS:
-            continue
+    for field_id in fields:
         mine, other = _cells(ours.get(field_id), own), _cells(theirs.get(field_id), rows)
-        both = np.intersect1d(mine, other)
-        lost, spared = np.intersect1d(other, own.deleted), np.intersect1d(mine, rows.deleted)
+        both = look.disagreeing(field_id, np.intersect1d(mine, other))
+        lost = look.changed(field_id, np.intersect1d(other, own.deleted), there=True)
+        spared = look.changed(field_id, np.intersect1d(mine, rows.deleted), there=False)
         conflicts = np.unique(np.concatenate([both, lost, spared]))
         if len(conflicts):
             plan.conflicts[field_id] = conflicts
@@ -76,11 +78,24 @@ def plan_rows(theirs: Changes, ours: Changes, resolution: str | None) -> Plan:
             kept.append(spared)
         else:
             revived.append(lost)
+        other = np.setdiff1d(other, np.setdiff1d(own.deleted, np.concatenate(revived)))
         if len(other):
             plan.cells[field_id] = other
     plan.go = np.setdiff1d(plan.go, np.concatenate(kept))
     plan.come = np.union1d(plan.come, np.concatenate(revived))
     return plan
+
+
+class Look(Protocol):
+    """Compares samples of the sides of a replay."""
+
+    def disagreeing(self, field_id: int, ids: Rows) -> Rows:
+        """Rows that both sides changed: those whose samples are not the same now, nor is one what it was before."""
+        ...
+
+    def changed(self, field_id: int, ids: Rows, *, there: bool) -> Rows:
+        """Rows that were touched there (or here): those whose sample is another than before."""
+        ...
 
 
 def _cells(changes: TensorDiff | None, rows: TensorDiff) -> Rows:
@@ -126,7 +141,17 @@ class Replay:
 
     @cached_property
     def _plan(self) -> Plan:
-        return plan_rows(self.theirs, self.ours, self.resolution)
+        return plan_rows(self.theirs, self.ours, self.resolution, self._schema.final, self)
+
+    def disagreeing(self, field_id: int, ids: Rows) -> Rows:
+        """See ``Look``."""
+        ids = differing(self.source, self.target, field_id, ids)
+        ids = differing(self.base, self.source, field_id, ids)
+        return differing(self.base, self.target, field_id, ids)
+
+    def changed(self, field_id: int, ids: Rows, *, there: bool) -> Rows:
+        """See ``Look``."""
+        return differing(self.base, self.source if there else self.target, field_id, ids)
 
     @cached_property
     def _schema(self) -> SchemaMerge:
@@ -155,8 +180,21 @@ class Replay:
         out: list[Change] = [*self._adopted(strangers), *self._deletions(plan.go, back)]
         for field_id, source in self._sources.items():
             cells = np.union1d(plan.cells.get(field_id, _NONE), back)
+            if field_id in self._schema.brought:
+                cells = np.union1d(cells, self._unlike(field_id))
             out += self._patches(source, np.setdiff1d(np.setdiff1d(cells, strangers), plan.go))
         return out
+
+    def _unlike(self, field_id: int) -> Rows:
+        """Rows of the source whose samples of a tensor the target's files do not hold (a compaction may have left them out)."""
+        own = {f.id: f for f in self.target.fragments}
+        out = [_NONE]
+        for fragment in self.source.fragments:
+            mine = own.get(fragment.id)
+            same = mine is not None and mine.field(field_id) == fragment.field(field_id)
+            if not (same and mine is not None and mine.overlays_of(field_id) == fragment.overlays_of(field_id)):
+                out.append(self.source.ids_of(fragment)[self.source.remaining(fragment)])
+        return np.concatenate(out)
 
     def _adopted(self, ids: Rows) -> list[Change]:
         """Rows the target has never had: fragments as they are, where all of their rows are such; else copies of those that are."""

@@ -25,6 +25,7 @@ class SchemaMerge:
         remaps: per field id, the source's class ids in the result's order.
         complaints: where both sides did something else, so that a resolution is needed.
         clashes: the complaints that no resolution settles.
+        brought: field ids of tensors that the target does not have and the result has.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class SchemaMerge:
         self.remaps: dict[int, Rows] = {}
         self.complaints: list[str] = []
         self.clashes: list[str] = []
+        self.brought: set[int] = set()
         self._take_theirs = resolution == "theirs"
         old, new, now = ({t.id: t for t in state.tensors} for state in (base, source, target))
         self.final = dict(now)
@@ -57,7 +59,7 @@ class SchemaMerge:
             if any(n.startswith(name + "/") for n in names):
                 self._clash(f"{name!r} is a tensor on one side and a group on the other; rename_tensor() one of them first")
         order = {DropTensor: 0, EditTensor: 1, AddTensor: 2}  # names are freed before they are taken
-        self.changes.sort(key=lambda c: order[type(c)])  # type: ignore[index]
+        self.changes.sort(key=lambda c: order[type(c)])
         info = self._keys("info", base.info, source.info, target.info)
         if info != target.info:
             self.changes.append(SetInfo(info))
@@ -84,6 +86,7 @@ class SchemaMerge:
                 return
         self.changes.append(AddTensor(theirs))
         self.final[theirs.id] = theirs
+        self.brought.add(theirs.id)
 
     def _both(self, before: TensorDef, theirs: TensorDef, mine: TensorDef) -> None:
         name = self._three(f"name of {mine.name!r}", before.name, theirs.name, mine.name)
@@ -98,6 +101,11 @@ class SchemaMerge:
         )  # fmt: skip
         if theirs.class_names:
             merged = extend_class_names(replace(merged, class_names=mine.class_names or ()), theirs.class_names)
+            if merged.dtype is not None and len(merged.class_names or ()) > np.iinfo(merged.dtype).max + 1:
+                self._clash(
+                    f"tensor {mine.name!r} would have {len(merged.class_names or ())} classes, more than {merged.dtype} can "
+                    "number; alter_tensor(dtype=…) on both sides first"
+                )
             places = {n: i for i, n in enumerate(merged.class_names or ())}
             ids = np.array([places[n] for n in theirs.class_names], np.int64)
             if not np.array_equal(ids, np.arange(len(ids))):

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from lakefmt.cells import Array, Cells, Dense, Encoded, Rows, unequal
+from lakefmt.cells import Array, Cells, Dense, Encoded, Ragged, Rows, unequal
 from lakefmt.errors import Conflict, Corrupt, NoSuchTensor, nearest
 from lakefmt.fragment.assemble import missing_cells, place
 from lakefmt.fragment.columns import Shape
@@ -424,13 +424,38 @@ class Snapshot:
 
 
 def differing(old: Snapshot, new: Snapshot, field_id: int, ids: Rows) -> Rows:
-    """Those of some rows, which both have, whose sample of a tensor is not the same in both."""
-    names = [next((t.name for t in s.version.state.tensors if t.id == field_id), None) for s in (old, new)]
-    if names[0] is None or names[1] is None:
-        return np.empty(0, np.int64)
+    """Those of some rows, which both have, whose sample of a tensor is not the same in both. Labels are compared by name."""
     out: list[Rows] = [np.empty(0, np.int64)]
+    definitions = [next((t for t in s.version.state.tensors if t.id == field_id), None) for s in (old, new)]
+    known = definitions[1] or definitions[0]
+    if known is None:
+        return out[0]
     for start in range(0, len(ids), _COMPARED_ROWS):
         some = ids[start : start + _COMPARED_ROWS]
-        before, after = old.gather(names[0], old.present(some)), new.gather(names[1], new.present(some))
-        out.append(some[unequal(before, after)])
+        cells = [
+            missing_cells(known, len(some)) if d is None else s.gather(d.name, s.present(some))
+            for s, d in zip((old, new), definitions, strict=True)
+        ]
+        if definitions[0] is not None and definitions[1] is not None:
+            cells[0] = renumbered(cells[0], definitions[0], definitions[1])
+        out.append(some[unequal(*cells)])
     return np.concatenate(out)
+
+
+def renumbered(cells: Cells, theirs: TensorDef, mine: TensorDef) -> Cells:
+    """Labels of one definition as another numbers their names; a name that it lacks gets a number of its own."""
+    if not theirs.class_names or theirs.class_names == (mine.class_names or ())[: len(theirs.class_names)]:
+        return cells
+    names = list(dict.fromkeys([*(mine.class_names or ()), *theirs.class_names]))
+    places = {n: i for i, n in enumerate(names)}
+    ids = np.array([places[n] for n in theirs.class_names], np.int64)
+    if isinstance(cells, Dense):
+        return Dense(_looked_up(ids, cells.values))
+    assert isinstance(cells, Ragged)
+    return Ragged([None if v is None else _looked_up(ids, v) for v in cells.values])
+
+
+def _looked_up(ids: Rows, values: Array) -> Array:
+    """Numbers without a name stay as they are."""
+    known = values < len(ids)
+    return np.where(known, ids[np.where(known, values, 0)], values)

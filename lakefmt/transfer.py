@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from lakefmt.errors import AlreadyExists, Conflict, InvalidInput, VersionExpired
+from lakefmt.errors import AlreadyExists, Conflict, InvalidInput, NoSuchObject, VersionExpired
 from lakefmt.fragment.meta import INLINE_FOLDER
 from lakefmt.storage import Store
 from lakefmt.versioning.changes import Restore
@@ -22,7 +22,9 @@ from lakefmt.versioning.refs import put_once
 
 _THREADS = 8
 _PIECE_NBYTES = 32 << 20
-_COPIED_FOLDERS = ("data/", "overlays/", "dv/", "meta/", ".queries/", "log/", "refs/tags/", "refs/branches/")
+_DATA = ("data/", "overlays/", "dv/", "meta/")
+_NAMES = (".queries/", "refs/tags/", "refs/branches/")
+_COPIED_FOLDERS = (*_DATA, "log/", *_NAMES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,20 +58,68 @@ def copy_head(log: Log, version: Version, to: Store, message: str | None) -> tup
 
 
 def copy_all(log: Log, to: Store) -> Transfer:
-    """Copy a dataset with its history, branches, tags and views. Done again, it goes on where it was interrupted.
+    """Copy a dataset with its history, branches, tags and views. Done again, it goes on where it was interrupted, or brings an
+    older copy up to date.
 
     Raises:
         AlreadyExists: another dataset is there.
+        Conflict: the copy has commits of its own.
     """
-    if Log.exists(to) and Log.open(to).claim.dataset != log.claim.dataset:
+    there = Log.open(to) if Log.exists(to) else None
+    if there is not None and there.claim.dataset != log.claim.dataset:
         raise AlreadyExists(f"{to.url} holds another dataset; copy to another place, or delete it first")
     # listed in the order names, versions, data, and sent the other way round: nothing arrives before what it refers to
     keys = {f: sorted(e.key for e in log.store.list(f) if not e.key.endswith("/_hint")) for f in reversed(_COPIED_FOLDERS)}
+    if there is not None:
+        _check_not_ahead(log, there, keys["log/"])
     total = Transfer()
-    for folder in _COPIED_FOLDERS:
+    for folder in _DATA:
         total = _sum(total, send(log.store, to, keys[folder]))
+    total = _sum(total, _send_versions(log.store, to, keys["log/"]))
+    for folder in _NAMES:
+        total = _sum(total, _send_names(log.store, to, keys[folder]))
     put_once(to, CLAIM_KEY, log.store.get(CLAIM_KEY))
     return total
+
+
+def _check_not_ahead(log: Log, there: Log, keys: Sequence[str]) -> None:
+    """Refuse where the other side has versions that this one lacks, or others under the same numbers."""
+    own = set(keys)
+    theirs = {e.key for e in there.store.list("log/") if not e.key.endswith("/_hint")}
+    for branch in sorted({k.split("/")[1] for k in theirs}):
+        numbers = [n for n in there.numbers(branch) if version_key(branch, n) in own]
+        if not numbers or any(version_key(branch, n) not in own for n in there.numbers(branch)):
+            raise Conflict(f"{there.store.url} has commits that {log.store.url} lacks; pull() or merge these first")
+        if log.heads(branch, numbers[-1:])[0].transaction != there.heads(branch, numbers[-1:])[0].transaction:
+            raise Conflict(f"{there.store.url} has commits of its own; make a branch of them, and merge")
+
+
+def _send_versions(source: Store, to: Store, keys: Sequence[str]) -> Transfer:
+    """Version objects, one after the other, so that a log has no hole at any moment."""
+    have = {e.key for e in to.list("log/")}
+    sent = nbytes = 0
+    for key in keys:
+        if key not in have:
+            data = source.get(key)
+            if not put_once(to, key, data):
+                raise Conflict(f"{to.url}: another writer committed {key} meanwhile; nothing of it was replaced")
+            sent, nbytes = sent + 1, nbytes + len(data)
+    return Transfer(sent, nbytes, len(keys) - sent, sent)
+
+
+def _send_names(source: Store, to: Store, keys: Sequence[str]) -> Transfer:
+    """Names and views: those that changed are replaced."""
+    sent = nbytes = 0
+    for key in keys:
+        data = source.get(key)
+        try:
+            same = to.get(key) == data
+        except NoSuchObject:
+            same = False
+        if not same:
+            to.put(key, data)
+            sent, nbytes = sent + 1, nbytes + len(data)
+    return Transfer(sent, nbytes, len(keys) - sent)
 
 
 def send_branch(source: Log, to: Log, name: str) -> Transfer:
@@ -85,11 +135,13 @@ def send_branch(source: Log, to: Log, name: str) -> Transfer:
             "a branch goes between copies of one (deepcopy() makes them)"
         )
     total = Transfer()
-    for branch in _with_parents(source, source.branch(name)):
+    chain = _with_parents(source, source.branch(name))
+    for branch in chain:
         theirs = to.refs.find_branch(branch.name)
         if theirs is not None and theirs.uuid != branch.uuid:
             raise Conflict(f"{to.store.url} has another branch {branch.name!r}; rename_branch() one of them")
-        total = _sum(total, _send_log(source, to, branch))
+        children = [b.parent_v for b in chain if b.parent == branch.uuid and b.parent_v is not None]
+        total = _sum(total, _send_log(source, to, branch, children[0] if children else None))
         to.refs.create_branch(branch)
     return total
 
@@ -103,8 +155,12 @@ def _with_parents(log: Log, branch: Branch) -> list[Branch]:
     return chain
 
 
-def _send_log(source: Log, to: Log, branch: Branch) -> Transfer:
+def _send_log(source: Log, to: Log, branch: Branch, until: int | None) -> Transfer:
+    """Versions of one log; of a branch that another began on, only those up to there (``until``)."""
     numbers, have = source.numbers(branch.uuid), set(to.numbers(branch.uuid))
+    if until is not None:
+        numbers = [n for n in numbers if n <= until]
+        have = {n for n in have if n <= until}
     if have and (not numbers or max(have) > max(numbers)):
         raise Conflict(f"{to.store.url}: branch {branch.name!r} is ahead of {source.store.url}; pull() it first")
     shared = max((n for n in numbers if n in have), default=None)

@@ -151,8 +151,8 @@ class Kept(Handle):
             VersionExpired: its files may be gone already.
         """
         head = self._writer.version.head
-        with self._log.refs.leased(head.branch, head.v, hours * 3600, holder) as lease:
-            check_kept(self._log, self._writer.version)  # the lease was written first: one of the two sees the other
+        version = self._writer.version
+        with self._log.refs.leased(head.branch, head.v, hours * 3600, lambda: check_kept(self._log, version), holder) as lease:
             yield lease
 
     @property

@@ -288,6 +288,8 @@ class Versioned(Handle):
         """
         _check_resolution(conflict_resolution)
         _check_message(message)
+        if not isinstance(source, str):
+            raise InvalidInput(f"merge() takes a branch, tag or version id, got {source!r}")
         writer = self._write()
         with writer.lock:
             writer.flush()
@@ -352,8 +354,8 @@ class Versioned(Handle):
     @contextmanager
     def _pinned(self, version: Version) -> Iterator[None]:
         """Keep the files of a version from expiring until a commit that refers to them has landed."""
-        with self._log.refs.leased(version.head.branch, version.head.v, 2.0 * TRANSACTION_AGE_MAX_S):
-            check_kept(self._log, version)
+        head = version.head
+        with self._log.refs.leased(head.branch, head.v, 2.0 * TRANSACTION_AGE_MAX_S, lambda: check_kept(self._log, version)):
             yield
 
     def _snapshot(self, version: Version) -> Snapshot:

@@ -27,7 +27,7 @@ from lakefmt.errors import (
     nearest,
 )
 from lakefmt.fragment.columns import Column, new_column
-from lakefmt.fragment.meta import ColumnFile, Fragment, Slice
+from lakefmt.fragment.meta import Fragment, Slice
 from lakefmt.fragment.read import FileReader
 from lakefmt.fragment.write import write_files
 from lakefmt.htypes import TensorDef
@@ -65,7 +65,8 @@ class Writer:
         self._unknown: Transaction | None = None
         self._appended = ""
         self.version = version
-        reader.explain = self._why_gone
+        reader.explain = lambda file: self._why_gone(file.key)
+        log.leaves.explain = lambda leaves: self._why_gone(leaves[0].key) if leaves else None
         self.move_to(version)
 
     def move_to(self, version: Version) -> None:
@@ -313,11 +314,7 @@ class Writer:
             definition = self.definition(name)
             if len(rows) != len(values):
                 raise UnequalLengths(f"{len(rows)} rows of {name!r} cannot take {len(values)} samples")
-            column = new_column(definition)
-            for start, stop in runs_of(rows):  # a run at a time, so that an error can name its row
-                definition, some = self._prepared(definition, values, start, stop, int(rows[start]))
-                column = extended(Tail(0, column), start, some, definition).column
-            column.own()
+            definition, column = self._column(definition, rows, values)
             tail = self.pending.tails.get(definition.id)
             if self._unknown or (len(rows) and int(rows.max()) >= (len(self.snapshot) if tail is None else tail.begin)):
                 # a buffered sample becomes a stored one first; others may have moved the rows
@@ -328,6 +325,28 @@ class Writer:
                 self.pending.patch(definition, rows, column)
             if self.pending.nbytes >= FRAGMENT_NBYTES:
                 self.flush()
+
+    def update_all(self, rows: Rows, values: Mapping[str, Sequence[Any]]) -> None:
+        """New samples of several tensors for stored rows, as one version; nothing of it stays when it fails."""
+        columns: list[tuple[TensorDef, Column]] = []
+        for name, samples in values.items():
+            definition, column = self._column(self.definition(name), rows, samples)
+            columns.append((definition, column))
+        if not len(rows):
+            return
+        pending = Pending(definitions={d.id: d for d, _ in columns if d is not self.snapshot.definitions.get(d.name)})
+        for definition, column in columns:
+            pending.patch(definition, rows, column)
+        self._commit(Transaction(self._flusher({}, pending)))
+
+    def _column(self, definition: TensorDef, rows: Rows, values: Sequence[Any]) -> tuple[TensorDef, Column]:
+        """Samples for some rows, checked."""
+        column = new_column(definition)
+        for start, stop in runs_of(rows):  # a run at a time, so that an error can name its row
+            definition, some = self._prepared(definition, values, start, stop, int(rows[start]))
+            column = extended(Tail(0, column), start, some, definition).column
+        column.own()
+        return definition, column
 
     @staticmethod
     def _prepared(definition: TensorDef, values: Sequence[Any], start: int, stop: int, row: int) -> tuple[TensorDef, Column]:
@@ -354,9 +373,21 @@ class Writer:
         ids[early] = self.snapshot.row_ids(rows[early])
         self.flush()
         if not early.all():
-            fragment = next(f for f in reversed(self.snapshot.fragments) if f.id == self._appended)
-            ids[~early] = fragment.first_id + rows[~early] - stored
+            first = self._appended_first()
+            ids[~early] = first + rows[~early] - stored
         return ids
+
+    def _appended_first(self) -> int:
+        """Row id of the first of the rows appended last, wherever a compaction has put them since."""
+        state = self.version.state
+        branch, v = self.version.head.branch, self.version.head.v
+        while v >= 0:
+            found = next((f.first_id for f in state.fragments if f.id == self._appended), None)
+            if found is not None:
+                return found
+            v -= 1
+            state = self.log.read(branch, v).state
+        raise Conflict(f"{self.url}: the rows buffered last are not in the log any more; refresh() and redo")
 
     # -- versions ------------------------------------------------------------------------------------------------------
 
@@ -387,13 +418,15 @@ class Writer:
         """Those of some rows, which both versions have, whose sample of a tensor is not the same in both."""
         return differing(self.at(old), self.at(new), field_id, ids)
 
-    def _why_gone(self, file: ColumnFile) -> LakeError | None:
-        """Why a data file is missing: because the version that is read has expired, perhaps."""
+    def _why_gone(self, key: str) -> LakeError | None:
+        """Why a file is missing: because the version that is read has expired, perhaps."""
         newest = self.log.head(self.version.head.branch)
-        if newest.state.floor == 0 or file.key in keys_of(self.log, newest.state, set()):
+        if newest.state.floor == 0 or any(leaf.key == key for leaf in newest.state.leaves):
+            return None
+        if not key.startswith("meta/") and key in keys_of(self.log, newest.state, set()):
             return None
         return VersionExpired(
-            f"{self.url}: the version that is read here (at most {self.version.id}) has expired and {file.key} was removed; "
+            f"{self.url}: the version that is read here (at most {self.version.id}) has expired and {key} was removed; "
             "refresh(), or checkout() a newer version. lease() keeps a version for a long run"
         )
 
@@ -443,14 +476,15 @@ class Writer:
         if self._pid != os.getpid():
             raise ReadOnly(f"{self.url}: this handle was opened before a fork; open the dataset again in the child to write")
 
-    def _flusher(self, inline: dict[str, bytes] | None) -> Build:
+    def _flusher(self, inline: dict[str, bytes] | None, pending: Pending | None = None) -> Build:
         """A builder of the changes that store what is pending now; files are written once, and again only when rows have moved
         to other fragments, or class ids were given otherwise.
 
         Args:
             inline: takes files that go into the version object; ``None``: rows go into files of their own, earlier ones too.
+            pending: what is to be stored; by default what is buffered.
         """
-        pending, base = self.pending, self.snapshot
+        pending, base = self.pending if pending is None else pending, self.snapshot
         touched = pending.touched(len(base))
         made: dict[object, list[Change]] = {}
 

@@ -156,7 +156,12 @@ Change: TypeAlias = (
 
 def fold(state: State, changes: Iterable[Change], leaves: Leaves) -> State:
     """The state after the changes."""
-    return reduce(lambda s, c: _apply(s, c, leaves), changes, state)
+    after = reduce(lambda s, c: _apply(s, c, leaves), changes, state)
+    names = [t.name for t in after.tensors]
+    if len(set(names)) < len(names):
+        twice = next(n for n in names if names.count(n) > 1)
+        raise AlreadyExists(f"tensor {twice!r} exists already")
+    return after
 
 
 def _apply(state: State, change: Change, leaves: Leaves) -> State:
@@ -172,15 +177,11 @@ def _apply(state: State, change: Change, leaves: Leaves) -> State:
         case Update(overlays):
             return _edit(state, leaves, overlays, lambda f, o: replace(f, overlays=(*f.overlays, *o)))
         case AddTensor(definition):
-            if state.tensor(definition.name) is not None:
-                raise AlreadyExists(f"tensor {definition.name!r} exists already")
             return replace(state, tensors=(*state.tensors, definition))
         case WriteColumn(files, field_id):
             return _edit(state, leaves, files, lambda f, new: _with_column(f, new, field_id))
         case EditTensor(definition):
             _expect_tensor(state, definition.id, definition.name)
-            if any(t.name == definition.name and t.id != definition.id for t in state.tensors):
-                raise AlreadyExists(f"tensor {definition.name!r} exists already")
             return replace(state, tensors=tuple(definition if t.id == definition.id else t for t in state.tensors))
         case DropTensor(field_id):
             _expect_tensor(state, field_id, str(field_id))

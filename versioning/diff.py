@@ -10,12 +10,12 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from lakefmt.errors import InvalidInput
+from lakefmt.errors import InvalidInput, VersionExpired
 from lakefmt.fragment.meta import Fragment, Slice
 from lakefmt.htypes import TensorDef
 from lakefmt.versioning.leaves import Leaves
 from lakefmt.versioning.log import Log
-from lakefmt.versioning.records import State, Version
+from lakefmt.versioning.records import Operation, State, Version
 
 Ids = npt.NDArray[np.int64]
 
@@ -142,12 +142,15 @@ def changes_between(log: Log, old: Version, new: Version, reading: Reading) -> C
     direct, moved = _step(log, old, new, reading)
     if not moved:
         return direct
-    path = _path(log, old, new)
-    if path is not None:
-        return _walk(log, path, reading)
-    back = _path(log, new, old)
-    if back is not None:
-        return {i: inverse(d) for i, d in _walk(log, back, reading).items()}
+    try:
+        path = _path(log, old, new)
+        if path is not None:
+            return _walk(log, path, reading)
+        back = _path(log, new, old)
+        if back is not None:
+            return {i: inverse(d) for i, d in _walk(log, back, reading).items()}
+    except VersionExpired:  # some of those between are gone
+        pass
     for field_id, ids in moved.items():
         changed = reading.differing(old, new, field_id, ids)
         before = direct[field_id]
@@ -242,7 +245,13 @@ def _walk(log: Log, path: Sequence[tuple[str, int]], reading: Reading) -> Change
     before = log.read(*path[0])
     for place in path[1:]:
         after = log.read(*place)
-        for field_id, step in _step(log, before, after, reading)[0].items():
+        changes, moved = _step(log, before, after, reading)
+        if any(t.operation is not Operation.COMPACT for t in after.head.touched):  # what moved may have changed too
+            for field_id, ids in moved.items():
+                some = changes[field_id]
+                updated = np.union1d(some.updated, reading.differing(before, after, field_id, ids))
+                changes[field_id] = TensorDiff(some.added, updated, some.deleted)
+        for field_id, step in changes.items():
             total[field_id] = composed(total.get(field_id, NO_ROWS), step)
         before = after
     return total

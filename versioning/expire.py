@@ -12,11 +12,12 @@ who has not looked for long, and his commit would be lost.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from lakefmt.errors import InvalidInput, NoSuchVersion
+from lakefmt.errors import Conflict, InvalidInput, NoSuchVersion
 from lakefmt.fragment.meta import INLINE_FOLDER
 from lakefmt.versioning.changes import Change, SetFloor
 from lakefmt.versioning.encode import trimmed
@@ -87,9 +88,11 @@ def expire(
     if not dry_run:
         for branch, floor in floors.items():
             if floor > heads[branch].state.floor and not sealed(heads[branch].head):
-                heads[branch] = log.commit(heads[branch], Transaction(_raise(floor), operation="expire"))
+                with contextlib.suppress(Conflict):  # the branch was deleted meanwhile, or another expiry is at work
+                    heads[branch] = log.commit(heads[branch], Transaction(_raise(floor), operation="expire"))
     # where branches parted, and what they have merged of each other: the next merge begins there
     bases = {place for head in heads.values() for place in head.state.contains.items()}
+    log.forget_unused()  # leaves that no version refers to yet
     kept, gone = _sorted(log, floors, set(views()), bases, now_ms, now_ms - int(grace_s * 1000))
     plan = Expiry(versions=[version_id(b, v) for b, v in gone], kept=len(kept))
     _objects(log, plan, needed_keys(log, kept), now_ms / 1000 - grace_s)
@@ -110,14 +113,15 @@ def _raise(floor: int) -> Callable[[Version], list[Change]]:
 def _floor(log: Log, head: Version, before_ms: int, keep: int) -> int:
     """Versions below it are old enough, and not among the newest."""
     last = head.head.v - keep + 1
-    floor = head.state.floor
+    floor = goes = head.state.floor
     numbers = range(floor, last)
     for start in range(0, len(numbers), _BATCH):
         for h in log.heads(head.head.branch, numbers[start : start + _BATCH]):
             if h.ts_ms >= before_ms:
-                return floor
+                return goes
             floor = h.v + 1
-    return floor
+            goes = goes if h.operation == "expire" or h.named else floor  # no new floor for the sake of the last one's version
+    return goes
 
 
 def _sorted(
@@ -129,7 +133,7 @@ def _sorted(
     branches = log.refs.branches()
     pinned |= {(b.parent, b.parent_v) for b in branches if b.parent is not None and b.parent_v is not None}
     sizes = {e.key: e.size for e in log.store.list("log/")}
-    known = {b.uuid for b in branches} | set(log.logs())
+    known = {b.uuid for b in branches} | {b.parent for b in branches if b.parent is not None}
     kept: list[tuple[str, int]] = []
     gone: list[tuple[str, int]] = []
     for branch in sorted({key.split("/")[1] for key in sizes if key.count("/") == 2}):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from lakefmt.errors import Conflict, Corrupt, NoSuchObject
+from lakefmt.errors import Conflict, Corrupt, LakeError, NoSuchObject
 from lakefmt.fragment.arrow import numpy_of
 from lakefmt.fragment.cache import ByteCache
 from lakefmt.fragment.meta import Fragment, Record
@@ -109,6 +109,8 @@ class Leaves:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        #: says why leaves are gone, where somebody knows better than that they were lost
+        self.explain: Callable[[Sequence[Leaf]], LakeError | None] = _lost
         self._cache: ByteCache[LeafTable] = ByteCache(_CACHE_NBYTES)
         self._written: dict[str, tuple[Leaf, float]] = {}
         self._lock = threading.Lock()
@@ -123,6 +125,11 @@ class Leaves:
             Corrupt: it is missing or damaged.
         """
         return self._cache.get(leaf.key, lambda: self._read([leaf])[0])
+
+    def forget_written(self) -> None:
+        """Write every leaf anew from now on."""
+        with self._lock:
+            self._written.clear()
 
     def forget(self, leaf: Leaf) -> None:
         """Read it again when it is asked for next."""
@@ -139,7 +146,9 @@ class Leaves:
         try:
             found = self.store.get_ranges([Range(leaf.key, 0, leaf.size + 1) for leaf in leaves])
         except NoSuchObject as e:
-            raise Corrupt(f"{e}: a leaf manifest that a version names is missing; restore it from a copy") from e
+            raise self.explain(leaves) or Corrupt(
+                f"{e}: a leaf manifest that a version names is missing; restore it from a copy"
+            ) from e
         return [decode_leaf(bytes(d), leaf, n) for d, leaf, n in zip(found, leaves, names, strict=True)]
 
     def find(self, leaves: Sequence[Leaf], fragment_id: str) -> Fragment | None:
@@ -171,6 +180,10 @@ class Leaves:
                 while len(self._written) > 64:
                     self._written.pop(next(iter(self._written)))
         return known
+
+
+def _lost(leaves: Sequence[Leaf]) -> None:
+    """Nobody knows better."""
 
 
 def encode_leaf(fragments: Sequence[Fragment]) -> bytes:

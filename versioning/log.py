@@ -382,7 +382,8 @@ class Log:
         verdict, why = (Verdict.RERUN, "") if txn.again else judge(touches(changes), theirs)
         if verdict is Verdict.PART:
             changes = without(changes, {f for t in theirs for f in t.fragments})
-        if verdict is Verdict.FAIL or not changes:
+            verdict = verdict if changes else Verdict.RERUN
+        if verdict is Verdict.FAIL:
             raise Conflict(
                 f"{self.store.url}: {why}; versions up to {newest.id} landed first. "
                 "Nothing of this transaction was committed: refresh() and redo it"
@@ -404,6 +405,11 @@ class Log:
             with contextlib.suppress(LakeError):  # damage is told to who reads
                 self._merges = {tuple(leaf.key for leaf in run): merged(self.leaves, run)}
                 self._merged_s = clock_s()
+
+    def forget_unused(self) -> None:
+        """Use no leaf again that was written and that no version refers to: an expiry may remove it."""
+        self._merges = {}
+        self.leaves.forget_written()
 
     def _check_place(self) -> None:
         """Refuse to commit where the dataset was deleted, or another was made, since it was opened."""

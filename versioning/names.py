@@ -47,6 +47,13 @@ def create_branch(log: Log, name: str, at: Version, message: str | None = None) 
     return branch, version
 
 
+def _pinned(log: Log, at: Version) -> bool:
+    """Whether a name keeps a version below the floor: a tag, or a lease that goes on, whose own check was passed."""
+    place = (at.head.branch, at.head.v)
+    kept = {(t.branch, t.v) for t in log.refs.tags() if t.checked}
+    return place in kept | {(x.branch, x.v) for x in log.refs.leases() if x.checked and x.until_ms > now_ms()}
+
+
 def _end(log: Log, branch: Branch, why: str) -> None:
     """Seal a branch's log, so that nothing is acknowledged on it any more, and take its name away."""
     head = log.head(branch.uuid)
@@ -113,7 +120,7 @@ def create_tag(log: Log, name: str, at: Version, message: str | None = None) -> 
     except VersionExpired:
         log.refs.remove_tag(name)
         raise
-    return tag
+    return log.refs.confirm_tag(tag)
 
 
 def check_kept(log: Log, at: Version) -> None:
@@ -123,7 +130,7 @@ def check_kept(log: Log, at: Version) -> None:
         VersionExpired: it lies below its branch's floor, and nothing kept it when that was raised.
     """
     newest = log.head(at.head.branch, at_least=at.head.v)
-    if at.head.v < newest.state.floor and not at.head.named:
+    if at.head.v < newest.state.floor and not at.head.named and not _pinned(log, at):
         raise VersionExpired(f"{log.store.url}: version {at.id} has expired; its files may be gone. Use a newer one")
 
 

@@ -59,7 +59,7 @@ class Claim(Record, frozen=True):
 
 
 class Tag(Record, frozen=True):
-    """``refs/tags/<name>.json``: a name for a version."""
+    """``refs/tags/<name>.json``: a name for a version. ``checked``: it was seen to be there before any expiry of the version."""
 
     name: str
     branch: str
@@ -67,6 +67,7 @@ class Tag(Record, frozen=True):
     message: str | None = None
     author: str = ""
     created_ms: int = 0
+    checked: bool = False
 
 
 class Lease(Record, frozen=True):
@@ -78,6 +79,7 @@ class Lease(Record, frozen=True):
     holder: str
     until_ms: int
     created_ms: int = 0
+    checked: bool = False
 
 
 class Branch(Record, frozen=True):

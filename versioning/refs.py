@@ -11,7 +11,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 from urllib.parse import quote, unquote
 
@@ -90,6 +90,12 @@ class Refs:
         if not put_once(self.store, _key(TAGS, tag.name), msgspec.json.encode(tag)):
             raise AlreadyExists(f"{self.store.url} has a tag {tag.name!r} already; delete_tag({tag.name!r}) frees the name")
 
+    def confirm_tag(self, tag: Tag) -> Tag:
+        """Note that a tag was checked: the version has not expired, and will not while the tag is there."""
+        checked = msgspec.structs.replace(tag, checked=True)
+        self.store.put(_key(TAGS, tag.name), msgspec.json.encode(checked))
+        return checked
+
     def remove_tag(self, name: str) -> None:
         """Delete a tag.
 
@@ -127,10 +133,15 @@ class Refs:
         return [x for n in self._names(LEASES) if (x := self._find(LEASES, n, Lease)) is not None]
 
     @contextlib.contextmanager
-    def leased(self, branch: str, v: int, seconds: float, holder: str | None = None) -> Iterator[Lease]:
-        """A lease for as long as a block runs, at most ``seconds``."""
+    def leased(
+        self, branch: str, v: int, seconds: float, check: Callable[[], None], holder: str | None = None
+    ) -> Iterator[Lease]:  # fmt: skip
+        """A lease for as long as a block runs, at most ``seconds``. ``check`` raises when the version has expired."""
         lease = self.lease(branch, v, seconds, holder)
         try:
+            check()  # the lease was written first: an expiry sees it, or is seen
+            lease = msgspec.structs.replace(lease, checked=True)
+            self.store.put(_key(LEASES, lease.id), msgspec.json.encode(lease))
             yield lease
         finally:
             self.release(lease)

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
-from weakref import WeakValueDictionary
+from weakref import ref
 
 import msgspec
 import numpy as np
@@ -82,7 +82,7 @@ class FileReader:
         self._pid = os.getpid()
         #: says why a file is gone, where somebody knows better than that it was lost
         self.explain: Callable[[ColumnFile], LakeError | None] = _lost
-        self._lent: WeakValueDictionary[str, Any] = WeakValueDictionary()
+        self._lent: dict[str, dict[int, ref[Any]]] = {}
         self._reset()
 
     def _reset(self) -> None:
@@ -111,7 +111,9 @@ class FileReader:
     def lend(self, holder: Any, files: Mapping[str, bytes]) -> None:
         """Read these small files from memory for as long as ``holder``, which has them as ``inline``, is there."""
         for key in files:
-            self._lent[key] = holder
+            self._lent.setdefault(key, {})[id(holder)] = ref(holder)
+        if len(self._lent) > 4 * len(files) + 64:
+            self._lent = {key: held for key, held in self._lent.items() if any(r() is not None for r in held.values())}
 
     # -- samples -------------------------------------------------------------------------------------------------------
 
@@ -458,7 +460,7 @@ class FileReader:
         return view
 
     def _inline(self, file: ColumnFile) -> memoryview:
-        holder = self._lent.get(file.key)
+        holder = next((h for r in list(self._lent.get(file.key, {}).values()) if (h := r()) is not None), None)
         if holder is None:
             raise Corrupt(f"{self._name(file)}: these rows lie in a version object that does not hold them; restore it from a copy")
         return memoryview(holder.inline[file.key])
