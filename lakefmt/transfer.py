@@ -7,13 +7,14 @@ versions that refer to it, and what makes a dataset of a place goes last, so tha
 from __future__ import annotations
 
 import random
+import uuid
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from lakefmt.errors import AlreadyExists, Conflict, InvalidInput, NoSuchObject, VersionExpired
 from lakefmt.fragment.meta import INLINE_FOLDER
-from lakefmt.storage import Store
+from lakefmt.storage import MemoryStore, Store, probe_put_if_absent
 from lakefmt.versioning.changes import Restore
 from lakefmt.versioning.expire import keys_of
 from lakefmt.versioning.log import CLAIM_KEY, MAIN, Log, Transaction, version_key
@@ -46,15 +47,25 @@ def copy_head(log: Log, version: Version, to: Store, message: str | None) -> tup
     if Log.exists(to):
         raise AlreadyExists(f"{to.url} holds a dataset already; copy to another place, or delete it first")
     sent = send(log.store, to, _data_of(log, [version]))
-    made = Log.create(to)
-    branch = made.branch(MAIN)
+    # built beside, and put with the claim last: what is interrupted leaves no dataset
+    scratch = MemoryStore(f"copy-{uuid.uuid4().hex}")
+    made = Log.create(scratch)
+    head = made.head(made.branch(MAIN).uuid)
     # rows of other branches' id spaces are among them: new ones must not meet these
     space = random.SystemRandom().randrange(1, 1 << 31)
     txn = Transaction(
         lambda _: [Restore(version.state, space)], message=message or f"copy of {log.store.url} at {version.id}", named=True,
         operation="copy", inline=dict(version.inline), readers=frozenset(version.head.readers),
     )  # fmt: skip
-    return made, made.commit(made.head(branch.uuid), txn), sent
+    made.commit(head, txn)
+    keys = sorted((e.key for e in scratch.list("")), key=lambda k: k == CLAIM_KEY)
+    probe_put_if_absent(to, f"_probe/{uuid.uuid4().hex}")
+    for key in keys:
+        if not put_once(to, key, scratch.get(key)) and not key.endswith("/_hint"):
+            raise AlreadyExists(f"{to.url}: another writer made a dataset there meanwhile")
+    scratch.delete([e.key for e in scratch.list("")])
+    log_there = Log.open(to)
+    return log_there, log_there.head(log_there.branch(MAIN).uuid), sent
 
 
 def copy_all(log: Log, to: Store) -> Transfer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import Any
 from lakefmt.compact import Part, plan, rewritten
 from lakefmt.errors import Conflict, Corrupt, InvalidInput
 from lakefmt.handle import Handle
-from lakefmt.storage import open_store, parse_address
+from lakefmt.storage import Store, open_store, parse_address
 from lakefmt.transfer import Transfer, copy_all, copy_head, send_branch
 from lakefmt.versioning.changes import Change, Compact, Group
 from lakefmt.versioning.check import Repair, Report, check
@@ -221,17 +222,16 @@ class Kept(Handle):
         from lakefmt.dataset import Dataset
 
         self.flush()
-        address = parse_address(path)
-        to = open_store(address.base, dict(storage_options) if storage_options else None)
+        to = _place(path, storage_options)
         log, version, _ = copy_head(self._log, self._writer.version, to, None)
-        return Dataset(log, address.base, log.branch("main"), version)
+        return Dataset(log, parse_address(path).base, log.branch("main"), version)
 
     def deepcopy(self, path: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None) -> Transfer:
         """Copy everything: versions, branches, tags, views. Interrupted, it goes on where it stopped when done again; done to an
         older copy, only what is missing goes.
         """
         self.flush()
-        return copy_all(self._log, open_store(parse_address(path).base, dict(storage_options) if storage_options else None))
+        return copy_all(self._log, _place(path, storage_options))
 
     def push(self, path: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None) -> Transfer:
         """Send the commits of this branch to a copy of this dataset (made by ``deepcopy``). Only missing objects travel.
@@ -262,7 +262,7 @@ class Kept(Handle):
         return self._branch.name
 
     def _other(self, path: str | os.PathLike[str], options: Mapping[str, Any] | None) -> Log:
-        return Log.open(open_store(parse_address(path).base, dict(options) if options else None))
+        return Log.open(_place(path, options))
 
 
 def look_over(path: str, *, full: bool = False, repair: bool = False) -> tuple[Report, Repair | None]:
@@ -272,12 +272,23 @@ def look_over(path: str, *, full: bool = False, repair: bool = False) -> tuple[R
     return report, mend(log, report) if repair and not report else None
 
 
+def _place(path: str | os.PathLike[str], options: Mapping[str, Any] | None) -> Store:
+    """The store of a whole dataset's address."""
+    address = parse_address(path)
+    if address.at or address.view:
+        raise InvalidInput(f"{str(address)!r} names a version or view; give the dataset, {address.base!r}")
+    return open_store(address.base, dict(options) if options else None)
+
+
 def _age_s(older_than: Any) -> float:
     if older_than is None:
         return 7 * 24 * 3600.0
     if isinstance(older_than, timedelta):
         return older_than.total_seconds()
     if isinstance(older_than, (int, float)) and not isinstance(older_than, bool):
-        return float(older_than)
+        age = float(older_than)
+        if not math.isfinite(age) or abs(age) > 1e10:
+            raise InvalidInput(f"expire(older_than={older_than!r}): give a number of seconds, a timedelta or a time")
+        return age
     now_s = datetime.now().astimezone().timestamp()
     return now_s - milliseconds(older_than) / 1000

@@ -207,7 +207,7 @@ def repair(log: Log, report: Report, *, dry_run: bool = False) -> Repair:
     bad = {p.key for p in report.problems if p.what in ("missing", "damaged")}
     for branch in log.refs.branches():
         try:
-            head = log.head(branch.uuid)
+            head = _newest_readable(log, branch.uuid, set(made.moved))
         except LakeError as e:
             made.left.append(Problem("log", version_key(branch.uuid, 0), f"branch {branch.name!r} cannot be opened: {e}"))
             continue
@@ -219,6 +219,12 @@ def repair(log: Log, report: Report, *, dry_run: bool = False) -> Repair:
     data = ("data/", "overlays/", "dv/")
     made.left += [p for p in report.problems if p.what != "torn" and not p.key.startswith(data)]
     return made
+
+
+def _newest_readable(log: Log, branch: str, moved: set[str]) -> Version:
+    """The newest version, once the torn ones are out of the way."""
+    numbers = [n for n in log.numbers(branch) if version_key(branch, n) not in moved]
+    return log.read(branch, numbers[-1]) if numbers else log.head(branch)
 
 
 def _replacing(groups: tuple[Group, ...]) -> Callable[[Version], list[Change]]:

@@ -112,7 +112,10 @@ def _raise(floor: int) -> Callable[[Version], list[Change]]:
 
 def _floor(log: Log, head: Version, before_ms: int, keep: int) -> int:
     """Versions below it are old enough, and not among the newest."""
-    last = head.head.v - keep + 1
+    newest = head.head
+    while newest.operation == "expire" and newest.v > 0:  # what an expiry has committed is not what is kept as newest
+        newest = log.heads(newest.branch, [newest.v - 1])[0]
+    last = newest.v - keep + 1
     floor = goes = head.state.floor
     numbers = range(floor, last)
     for start in range(0, len(numbers), _BATCH):

@@ -366,6 +366,7 @@ class Log:
             txn.attempt = (version, data)
             asked_s = clock_s()
             if self._put_version(version, data) is None:
+                self._check_newest(version)
                 self._landed(version)
                 return version
             time.sleep(_pause_s(attempt, clock_s() - asked_s))
@@ -375,6 +376,15 @@ class Log:
             changes = self._rebased(txn, changes, missed, newest)
             base = newest
         raise Conflict(f"{self.store.url}: lost {ATTEMPTS_MAX} races for the next version; nothing was committed, try again")
+
+    def _check_newest(self, version: Version) -> None:
+        """Refuse to acknowledge a version that has filled a hole in a damaged log (looked for where it costs no round trip)."""
+        branch, v = version.head.branch, version.head.v + 1
+        if self.store.is_local and self._exists(branch, v) and self.heads(branch, [v])[0].previous != version.xxh64:
+            raise Corrupt(
+                f"{self.store.url}: version {version.id} was missing though later ones are there, and this commit has taken its "
+                "number: it is not on the branch. Run `lakefmt fsck`, open the dataset again, and redo"
+            )
 
     def _rebased(self, txn: Transaction, changes: list[Change], missed: Sequence[Head], newest: Version) -> list[Change]:
         """The changes to make on top of what landed first."""
