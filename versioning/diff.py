@@ -164,7 +164,7 @@ def common_ancestor(log: Log, one: Version, other: Version) -> Version:
     Raises:
         InvalidInput: there is none.
     """
-    mine, theirs = ({**v.state.contains, v.head.branch: v.head.v} for v in (one, other))
+    mine, theirs = (ancestors(log, v) for v in (one, other))
     shared = [(b, min(v, theirs[b])) for b, v in mine.items() if b in theirs]
     if not shared:
         raise InvalidInput(f"versions {one.id} and {other.id} have no common ancestor")
@@ -174,6 +174,18 @@ def common_ancestor(log: Log, one: Version, other: Version) -> Version:
         if not any(w is not v and w.state.contains.get(v.head.branch, -1) >= v.head.v for w in found)
     ]  # fmt: skip
     return max(newest or found, key=lambda v: v.head.ts_ms)
+
+
+def ancestors(log: Log, version: Version) -> dict[str, int]:
+    """Branch uuid to v: the work of which versions is in this one."""
+    found = {**version.state.contains, version.head.branch: version.head.v}
+    branch = version.head.branch
+    while True:  # versions written before there was ``contains`` only tell where their branch began
+        first = log.heads(branch, [0])[0]
+        if first.parent is None or first.parent_v is None or first.parent in found:
+            return found
+        branch = first.parent
+        found[branch] = first.parent_v
 
 
 def inverse(changes: TensorDiff) -> TensorDiff:

@@ -60,6 +60,9 @@ def _end(log: Log, branch: Branch, why: str) -> None:
     if not sealed(head.head):
         log.commit(head, Transaction(lambda version: [Seal(why)], operation="delete-branch", again=True))
     log.refs.remove_branch(branch.name)
+    for other in log.refs.branches():  # a rename may have given it another name meanwhile
+        if other.uuid == branch.uuid:
+            log.refs.remove_branch(other.name)
 
 
 def _first_version(log: Log, branch: Branch, at: Version, message: str, *, parent: bool = True) -> Version:
@@ -87,6 +90,9 @@ def rename_branch(log: Log, old: str, new: str) -> Branch:
     renamed = msgspec.structs.replace(branch, name=new, renamed_from=old)
     if not log.refs.create_branch(renamed):
         raise AlreadyExists(f"{log.store.url} has a branch {new!r} already")
+    if sealed(log.head(branch.uuid).head):  # it was deleted meanwhile: that takes both names away, or we do
+        log.refs.remove_branch(new)
+        raise NoSuchVersion(f"{log.store.url}: branch {old!r} was deleted meanwhile")
     log.refs.remove_branch(old)
     return renamed
 

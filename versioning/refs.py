@@ -144,7 +144,8 @@ class Refs:
             self.store.put(_key(LEASES, lease.id), msgspec.json.encode(lease))
             yield lease
         finally:
-            self.release(lease)
+            with contextlib.suppress(StoreError):  # what was done under it is done; it ends by itself
+                self.release(lease)
 
     # -- objects -------------------------------------------------------------------------------------------------------
 
