@@ -53,7 +53,7 @@ from lakefmt.versioning.records import (
     Version,
     version_id,
 )
-from lakefmt.versioning.refs import Refs, parse_version_id, put_once
+from lakefmt.versioning.refs import Refs, checked, parse_version_id, put_once, unchecked
 
 CLAIM_KEY = "_lakefmt.json"
 MAIN = "main"
@@ -141,7 +141,7 @@ class Log:
             if generic["format"] != "lakefmt" or not isinstance(version, int):
                 raise Corrupt(f"{what}: it does not say that it is a lakefmt dataset")
             check_format_version(version, what)
-            return cls(store, msgspec.json.decode(data, type=Claim))
+            return cls(store, unchecked(data, Claim, what))
         except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as e:
             raise Corrupt(f"{what} does not parse ({e}); restore it from a copy") from e
 
@@ -155,7 +155,7 @@ class Log:
         probe_put_if_absent(store, f"_probe/{uuid.uuid4().hex}")
         created_ms = now_ms()
         claim = Claim(format="lakefmt", format_version=FORMAT_VERSION, dataset=uuid.uuid4().hex, created_ms=created_ms)
-        put_once(store, CLAIM_KEY, msgspec.json.encode(claim))
+        put_once(store, CLAIM_KEY, checked(claim))
         log = cls.open(store)
         log._complete()
         return log

@@ -23,6 +23,8 @@ from lakefmt.storage import Store
 from lakefmt.versioning.records import Branch, Lease, Tag
 
 R = TypeVar("R", Branch, Tag, Lease)
+S = TypeVar("S", bound=msgspec.Struct)
+_CHECK = b',"check":"'
 
 BRANCHES, TAGS, LEASES = "refs/branches/", "refs/tags/", "refs/leases/"
 #: Tries to create an object whose fate the store does not tell.
@@ -58,11 +60,11 @@ class Refs:
     def create_branch(self, branch: Branch) -> bool:
         """Give a log a name; False when the name is taken."""
         check_name(branch.name)
-        return put_once(self.store, _key(BRANCHES, branch.name), msgspec.json.encode(branch))
+        return put_once(self.store, _key(BRANCHES, branch.name), checked(branch))
 
     def replace_branch(self, branch: Branch) -> None:
         """Let a name stand for another log (after its own was sealed)."""
-        self.store.put(_key(BRANCHES, branch.name), msgspec.json.encode(branch))
+        self.store.put(_key(BRANCHES, branch.name), checked(branch))
 
     def remove_branch(self, name: str) -> None:
         """Take a branch's name away."""
@@ -87,14 +89,14 @@ class Refs:
         check_name(tag.name)
         if self.find_branch(tag.name) is not None:
             raise AlreadyExists(f"{self.store.url} has a branch {tag.name!r}: a tag of that name could not be addressed")
-        if not put_once(self.store, _key(TAGS, tag.name), msgspec.json.encode(tag)):
+        if not put_once(self.store, _key(TAGS, tag.name), checked(tag)):
             raise AlreadyExists(f"{self.store.url} has a tag {tag.name!r} already; delete_tag({tag.name!r}) frees the name")
 
     def confirm_tag(self, tag: Tag) -> Tag:
         """Note that a tag was checked: the version has not expired, and will not while the tag is there."""
-        checked = msgspec.structs.replace(tag, checked=True)
-        self.store.put(_key(TAGS, tag.name), msgspec.json.encode(checked))
-        return checked
+        seen = msgspec.structs.replace(tag, checked=True)
+        self.store.put(_key(TAGS, tag.name), checked(seen))
+        return seen
 
     def remove_tag(self, name: str) -> None:
         """Delete a tag.
@@ -115,13 +117,13 @@ class Refs:
             id=uuid.uuid4().hex, branch=branch, v=v, holder=holder or f"{socket.gethostname()}:{os.getpid()}",
             until_ms=int((now + seconds) * 1000), created_ms=int(now * 1000),
         )  # fmt: skip
-        self.store.put(_key(LEASES, lease.id), msgspec.json.encode(lease))
+        self.store.put(_key(LEASES, lease.id), checked(lease))
         return lease
 
     def renew(self, lease: Lease, seconds: float) -> Lease:
         """Keep it for so long from now on."""
         renewed = msgspec.structs.replace(lease, until_ms=int((time.time() + seconds) * 1000))
-        self.store.put(_key(LEASES, lease.id), msgspec.json.encode(renewed))
+        self.store.put(_key(LEASES, lease.id), checked(renewed))
         return renewed
 
     def release(self, lease: Lease) -> None:
@@ -141,7 +143,7 @@ class Refs:
         try:
             check()  # the lease was written first: an expiry sees it, or is seen
             lease = msgspec.structs.replace(lease, checked=True)
-            self.store.put(_key(LEASES, lease.id), msgspec.json.encode(lease))
+            self.store.put(_key(LEASES, lease.id), checked(lease))
             yield lease
         finally:
             with contextlib.suppress(StoreError):  # what was done under it is done; it ends by itself
@@ -154,11 +156,34 @@ class Refs:
 
     def _find(self, folder: str, name: str, kind: type[R]) -> R | None:
         try:
-            return msgspec.json.decode(self.store.get(_key(folder, name)), type=kind)
+            data = self.store.get(_key(folder, name))
         except NoSuchObject:
             return None
-        except msgspec.MsgspecError as e:
-            raise Corrupt(f"{self.store.url}/{_key(folder, name)} does not parse ({e}); restore it from a copy") from e
+        found = unchecked(data, kind, f"{self.store.url}/{_key(folder, name)}")
+        if not isinstance(found, Lease) and found.name != name:
+            raise Corrupt(f"{self.store.url}/{_key(folder, name)} says that it is {found.name!r}; restore it from a copy")
+        return found
+
+
+def checked(value: msgspec.Struct) -> bytes:
+    """A small object as JSON, with a checksum of itself at its end."""
+    opening = msgspec.json.encode(value)[:-1]
+    return opening + _CHECK + xxhash.xxh64(opening).hexdigest().encode() + b'"}'
+
+
+def unchecked(data: bytes, kind: type[S], what: str) -> S:
+    """A small object from its bytes. (Those of the first writers have no checksum.)
+
+    Raises:
+        Corrupt: it is damaged.
+    """
+    at = data.rfind(_CHECK)
+    if at >= 0 and data[at:] != _CHECK + xxhash.xxh64(data[:at]).hexdigest().encode() + b'"}':
+        raise Corrupt(f"{what} does not match its checksum; restore it from a copy")
+    try:
+        return msgspec.json.decode(data if at < 0 else data[:at] + b"}", type=kind)
+    except (msgspec.MsgspecError, ValueError) as e:
+        raise Corrupt(f"{what} does not parse ({e}); restore it from a copy") from e
 
 
 def check_name(name: str) -> None:

@@ -202,11 +202,11 @@ class FileReader:
         """The bytes of a file; of a remote one only the columns asked for, at their places in a sparse mapping."""
         view = self._map(file)
         if view is not None:
-            self._check_tail(file, view[file.index_start :])
+            self._check_whole(file, view)
             return view
         if file.size <= _FETCH_NBYTES:
             (data,) = self._fetch(file, [Range(file.key, 0, file.size)])
-            self._check_tail(file, memoryview(data)[file.index_start :])
+            self._check_whole(file, data)
             return data
         tail = self._tail(file)
         sparse = mmap.mmap(-1, file.size)
@@ -479,6 +479,13 @@ class FileReader:
         """The indexes and the footer are believed only when they match the log's checksum."""
         if xxhash.xxh64(tail).hexdigest() != file.index_xxh64:
             raise Corrupt(f"{self._name(file)}: its index or footer does not match its checksum; restore the file from a copy")
+
+    def _check_whole(self, file: ColumnFile, data: Bytes) -> None:
+        """A light file is checked as a whole, once, where all of it is at hand: page checksums cover no page header."""
+        if file.key not in self._trusted:
+            if xxhash.xxh64(data).hexdigest() != file.xxh64:
+                raise Corrupt(f"{self._name(file)} does not match its checksum; restore the file from a copy")
+            self._trusted.add(file.key)
 
     def trust(self, file: ColumnFile) -> None:
         """Check a file against its checksum, once, before an engine that checks nothing reads it.
