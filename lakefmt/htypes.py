@@ -182,10 +182,22 @@ def _class_names(name: str, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
+def holds(wide: str, narrow: str) -> bool:
+    """Whether one dtype holds every value of another exactly. (NumPy calls 64-bit integers safe in a float64.)"""
+    long_integers = np.dtype(narrow).kind in "iu" and np.dtype(narrow).itemsize == 8 and np.dtype(wide).kind == "f"
+    return bool(np.can_cast(narrow, wide, "safe")) and not long_integers
+
+
 def extend_class_names(definition: TensorDef, names: Sequence[str]) -> TensorDef:
     """The definition with ``names`` appended to its classes (those it has already are skipped)."""
     have = definition.class_names or ()
-    added = tuple(n for n in dict.fromkeys(names) if n not in set(have))
+    known = set(have)
+    added = tuple(n for n in dict.fromkeys(names) if n not in known)
+    if definition.dtype is not None and len(have) + len(added) > np.iinfo(definition.dtype).max + 1:
+        raise DtypeError(
+            f"tensor {definition.name!r}: {len(have) + len(added)} classes are more than {definition.dtype} can number; "
+            f"alter_tensor({definition.name!r}, dtype=…) to a wider one first"
+        )
     return msgspec.structs.replace(definition, class_names=_class_names(definition.name, have + added))
 
 

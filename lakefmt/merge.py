@@ -79,6 +79,8 @@ def plan_rows(theirs: Changes, ours: Changes, resolution: str | None, fields: It
         else:
             revived.append(lost)
         other = np.setdiff1d(other, np.setdiff1d(own.deleted, np.concatenate(revived)))
+        shared = np.intersect1d(mine, other)  # what was touched there and is as it was does not undo what changed here
+        other = np.setdiff1d(other, np.setdiff1d(shared, look.changed(field_id, shared, there=True)))
         if len(other):
             plan.cells[field_id] = other
     plan.go = np.setdiff1d(plan.go, np.concatenate(kept))
@@ -158,8 +160,17 @@ class Replay:
         return SchemaMerge(
             self.base.version.state, self.source.version.state, self.target.version.state, self.resolution,
             frozenset(i for i in self.theirs if len(_cells(self.theirs[i], self.theirs.get(ROWS, NO_ROWS)))),
-            frozenset(i for i in self.ours if len(_cells(self.ours[i], self.ours.get(ROWS, NO_ROWS)))),
+            frozenset(i for i, d in self.ours.items() if len(d.updated) or len(self._there_here(i, d.added))),
         )  # fmt: skip
+
+    def _there_here(self, field_id: int, ids: Rows) -> Rows:
+        """Rows of the target that have a sample of a tensor."""
+        name = next((t.name for t in self.target.version.state.tensors if t.id == field_id), None)
+        rows = self.target.present(ids)
+        ids, rows = ids[rows >= 0], rows[rows >= 0]
+        if name is None or not len(ids):
+            return _NONE
+        return ids[[s is not None for s in self.target.shapes(name, rows)]]
 
     @property
     def _names(self) -> dict[int, str]:

@@ -8,7 +8,8 @@ import msgspec
 import numpy as np
 
 from lakefmt.cells import Rows
-from lakefmt.htypes import TensorDef, extend_class_names
+from lakefmt.errors import DtypeError
+from lakefmt.htypes import TensorDef, extend_class_names, holds
 from lakefmt.versioning.changes import AddTensor, Change, DropTensor, Edit, EditTensor, SetInfo
 from lakefmt.versioning.records import State
 
@@ -100,12 +101,11 @@ class SchemaMerge:
             open_labels=self._three(f"labels of {mine.name!r}", before.open_labels, theirs.open_labels, mine.open_labels),
         )  # fmt: skip
         if theirs.class_names:
-            merged = extend_class_names(replace(merged, class_names=mine.class_names or ()), theirs.class_names)
-            if merged.dtype is not None and len(merged.class_names or ()) > np.iinfo(merged.dtype).max + 1:
-                self._clash(
-                    f"tensor {mine.name!r} would have {len(merged.class_names or ())} classes, more than {merged.dtype} can "
-                    "number; alter_tensor(dtype=…) on both sides first"
-                )
+            try:
+                merged = extend_class_names(replace(merged, class_names=mine.class_names or ()), theirs.class_names)
+            except DtypeError as e:
+                self._clash(str(e))
+                return
             places = {n: i for i, n in enumerate(merged.class_names or ())}
             ids = np.array([places[n] for n in theirs.class_names], np.int64)
             if not np.array_equal(ids, np.arange(len(ids))):
@@ -118,9 +118,9 @@ class SchemaMerge:
     def _dtype(self, before: TensorDef, theirs: TensorDef, mine: TensorDef) -> str | None:
         if theirs.dtype == mine.dtype or theirs.dtype is None or mine.dtype is None:
             return mine.dtype or theirs.dtype
-        if before.dtype is not None and np.can_cast(theirs.dtype, mine.dtype, "safe"):
+        if before.dtype is not None and holds(mine.dtype, theirs.dtype):
             return mine.dtype
-        if before.dtype is not None and np.can_cast(mine.dtype, theirs.dtype, "safe"):
+        if before.dtype is not None and holds(theirs.dtype, mine.dtype):
             return theirs.dtype
         self._clash(f"tensor {mine.name!r} is {theirs.dtype} there and {mine.dtype} here; alter_tensor() one of them first")
         return mine.dtype

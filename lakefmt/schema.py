@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from lakefmt.errors import AlreadyExists, Conflict, DtypeError, InvalidInput, UnknownClass
-from lakefmt.htypes import HTYPES, NUMERIC_DTYPES, Kind, TensorDef, check_tensor_name, define_tensor, extend_class_names
+from lakefmt.htypes import HTYPES, NUMERIC_DTYPES, Kind, TensorDef, check_tensor_name, define_tensor, extend_class_names, holds
 from lakefmt.snapshot import Snapshot
 from lakefmt.versioning.changes import AddTensor, Change, DropTensor, Edit, EditTensor, SetInfo
 from lakefmt.versioning.log import Transaction
@@ -35,8 +35,9 @@ def create_tensor(writer: Writer, name: str, *, exist_ok: bool = False, **option
         writer.commit_changes(Transaction(lambda version: [AddTensor(definition)]))
 
 
-def _check_free(writer: Writer, name: str) -> None:
-    group_of = [n for n in writer.snapshot.definitions if n.startswith(name + "/") or name.startswith(n + "/")]
+def _check_free(writer: Writer, name: str, leaving: str = "") -> None:
+    others = [n for n in writer.snapshot.definitions if n != leaving]
+    group_of = [n for n in others if n.startswith(name + "/") or name.startswith(n + "/")]
     if group_of:
         raise AlreadyExists(f"{name!r} cannot be both a tensor and a group: {group_of[0]!r} exists")
 
@@ -57,7 +58,7 @@ def rename_tensor(writer: Writer, name: str, new: str) -> None:
         writer.definition(name)
         if new in writer.snapshot.definitions:
             raise AlreadyExists(f"{writer.url} has a tensor {new!r} already")
-        _check_free(writer, new)
+        _check_free(writer, new, leaving=name)
         _edit(writer, name, Edit.RENAMED, lambda now, _: replace(now, name=new))
 
 
@@ -114,9 +115,9 @@ def _widened(now: TensorDef, dtype: Any) -> TensorDef:
         target: str = np.dtype(dtype).name
     except TypeError:
         raise DtypeError(f"alter_tensor({now.name!r}): {dtype!r} is no NumPy dtype") from None
-    if now.kind is not Kind.NUMERIC or target not in NUMERIC_DTYPES:
+    if HTYPES[now.htype].kind is not Kind.NUMERIC or target not in NUMERIC_DTYPES:
         raise DtypeError(f"alter_tensor({now.name!r}): a tensor of htype {now.htype!r} cannot have dtype {target!r}")
-    if now.dtype is not None and not np.can_cast(now.dtype, target, "safe"):
+    if now.dtype is not None and not holds(target, now.dtype):
         raise DtypeError(
             f"alter_tensor({now.name!r}): {target} does not hold every {now.dtype}; only widening is possible, "
             "e.g. uint8 to int32 or float32. For another dtype create a new tensor and copy what fits"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -143,7 +144,8 @@ class Versioned(Handle):
         """
         if self._read_only:
             self._write()
-        if self._branch is not None and name == self._branch.name:
+        found = self._log.refs.find_branch(name) if isinstance(name, str) else None
+        if self._branch is not None and (name == self._branch.name or (found and found.uuid == self._branch.uuid)):
             raise InvalidInput(f"this handle stands on branch {name!r}: checkout('main') before deleting it")
         delete_branch(self._log, name)
 
@@ -406,7 +408,11 @@ class Versioned(Handle):
         with writer.lock:
             writer.flush()
             assert self._branch is not None
-            branch, version = squash_branch(self._log, self._branch.name, message)
+            uuid = self._branch.uuid  # whatever name another handle has given it
+            name = next((b.name for b in self._log.refs.branches() if b.uuid == uuid), None)
+            if name is None:
+                raise NoSuchVersion(f"{self._url}: branch {self._branch.name!r} was deleted by another handle")
+            branch, version = squash_branch(self._log, name, message)
             writer.move_to(version)
             self._branch = branch
         return self.version_id
@@ -423,7 +429,7 @@ def milliseconds(when: Any) -> int:
             ) from None
     if isinstance(when, datetime):
         return int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1000)
-    if isinstance(when, (int, float)) and not isinstance(when, bool):
+    if isinstance(when, (int, float)) and not isinstance(when, bool) and math.isfinite(when) and abs(when) < 1e12:
         return int(when * 1000)
     raise _no_time(when)
 

@@ -205,6 +205,9 @@ class Log:
             for branch_uuid in self.logs():
                 if branch_uuid.startswith(prefix):
                     return None, self.read(branch_uuid, v)
+            for kept in self.refs.tags():  # of a branch that was deleted
+                if kept.branch.startswith(prefix):
+                    return None, self.read(kept.branch, v)
             raise NoSuchVersion(
                 f"{self.store.url} has no branch that version {at!r} could be of; it was deleted, or never was here"
             )
@@ -511,7 +514,10 @@ def check_writable(version: Version) -> None:
     """Refuse to write on top of what only a newer lakefmt may write on, or where nothing may follow."""
     why = sealed(version.head)
     if why:
-        raise Conflict(f"this branch was {why} by another handle; nothing was committed: checkout() another branch, or discard()")
+        raise Conflict(
+            f"this branch was {why} by another handle; nothing was committed; discard() drops what is buffered, "
+            "then checkout() leads on"
+        )
     unknown = sorted(set(version.head.writers) - WRITER_FEATURES)
     if unknown:
         raise UnsupportedFormat(

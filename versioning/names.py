@@ -84,6 +84,7 @@ def rename_branch(log: Log, old: str, new: str) -> Branch:
     """Another name for a branch; its versions, and handles on it, stay."""
     if old == MAIN:
         raise InvalidInput("the branch 'main' keeps its name: an address without a branch means it")
+    check_name(new)
     branch = log.branch(old)
     if log.refs.find_tag(new) is not None:
         raise AlreadyExists(f"{log.store.url} has a tag {new!r} already")
@@ -140,21 +141,21 @@ def check_kept(log: Log, at: Version) -> None:
         raise VersionExpired(f"{log.store.url}: version {at.id} has expired; its files may be gone. Use a newer one")
 
 
-def at_time(log: Log, branch_uuid: str, ts_ms: int) -> Version:
+def at_time(log: Log, branch_uuid: str, ts_ms: int, until: int | None = None) -> Version:
     """The newest version of a branch (or of what it began on) that is not younger than a time.
 
     Raises:
         NoSuchVersion: the dataset is younger.
     """
     newest = log.head(branch_uuid)
-    numbers = range(newest.head.v + 1)
+    numbers = range((newest.head.v if until is None else until) + 1)
     at = bisect_right(numbers, ts_ms, key=lambda n: log.heads(branch_uuid, [n])[0].ts_ms)
     if at:
         return log.read(branch_uuid, numbers[at - 1])
     first = log.heads(branch_uuid, [numbers[0]])[0]
     if first.parent is None:
         raise NoSuchVersion(f"{log.store.url} has no version as old as that; the first is of {time_text(first.ts_ms)}")
-    return at_time(log, first.parent, ts_ms)
+    return at_time(log, first.parent, ts_ms, first.parent_v)
 
 
 def squash_branch(log: Log, name: str, message: str | None) -> tuple[Branch, Version]:

@@ -403,7 +403,6 @@ def test_restoring_a_version_with_other_tensors(mem_url: str) -> None:
     ds.create_tensor("y", htype="class_label")
     ds.extend({"x": [4], "y": ["a"]})
     ds.rename_tensor("x", "z")
-    ds.alter_tensor("z", dtype="float64")
     ds.pop(0)
     ds.info["k"] = 2
     after = (contents(ds), ids(ds), dict(ds.info))

@@ -77,9 +77,14 @@ class Overwriting(Store):
         self.inner.delete(keys)
 
 
-@pytest.mark.parametrize("habit", ["says yes", "says no and overwrites", "never creates"])
+@pytest.mark.parametrize("habit", ["says yes", "says no and overwrites"])
 def test_habits(habit: str) -> None:
     _refused(Overwriting(habit))
+
+
+def test_a_store_that_creates_once_and_never_says_so_is_safe() -> None:
+    """Its acknowledgements are lost on the way; who reads back knows."""
+    probe_put_if_absent(Overwriting("never creates"), "_probe/a")
 
 
 @pytest.mark.parametrize("make", [lakefmt.dataset, lakefmt.empty])

@@ -1,5 +1,6 @@
-"""Whatever operation dies, or is told of an error, at whatever storage call: it was done or was not, and doing it again does it once."""
+"""Whatever operation dies, or is told of an error, at any storage call: it was done or was not, and once more does it once."""
 
+# ruff: noqa: PT017, RUF012  (what a fault leads to is looked at where it is caught; counts are the class's)
 from __future__ import annotations
 
 import contextlib
@@ -33,8 +34,8 @@ _ELSEWHERE = "mem://the-other-place"
 #: Crash points of all operations and modes, as measured; fewer means that something is not tried any more.
 POINTS_MIN = 1
 
-#: What may happen at a call: the process dies before it; dies after it was applied; lives on and is told of an error once, though it
-#: was applied; or is told so, and of nothing but errors from then on until the operation gives up.
+#: What may happen at a call: the process dies before it; dies after it was applied; lives on and is told of an error once,
+#: though it was applied; or is told so, and of nothing but errors from then on until the operation gives up.
 #: Or all that fails, the first call too, was not applied.
 MODES = ("before", "after", "reported", "cut off", "cut off at once")
 

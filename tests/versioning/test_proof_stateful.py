@@ -1,5 +1,6 @@
 """Whatever two handles do with branches, tags, merges and upkeep, every branch, tag and handle shows what a plain model says."""
 
+# ruff: noqa: PT017, RUF012  (what a fault leads to is looked at where it is caught; counts are the class's)
 from __future__ import annotations
 
 import itertools
@@ -449,7 +450,8 @@ class Machine(RuleBasedStateMachine):
         found = opened(self.store, branch=hand.branch)
         order = tuple(found[KEY].numpy().tolist())
         stayed = [k for k in ours.rows if k in expected.rows]
-        assert sorted(order) == sorted(expected.rows), f"merged {self.branches[source]} into {ours} from {base}, {resolution}: {order}"
+        what = f"merged {self.branches[source]} into {ours} from {base}, {resolution}: {order}"
+        assert sorted(order) == sorted(expected.rows), what
         assert [k for k in order if k in stayed] == stayed or set(order) == set(expected.rows), "rows have changed places"
         given = Table(order, expected.tensors, expected.cells)
         come = [k for k in order if k not in ours.rows]
