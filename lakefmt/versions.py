@@ -409,10 +409,13 @@ class Versioned(Handle):
             writer.flush()
             assert self._branch is not None
             uuid = self._branch.uuid  # whatever name another handle has given it
-            name = next((b.name for b in self._log.refs.branches() if b.uuid == uuid), None)
-            if name is None:
+            mine = next((b for b in self._log.refs.branches() if uuid in (b.uuid, *b.earlier)), None)
+            if mine is None:
                 raise NoSuchVersion(f"{self._url}: branch {self._branch.name!r} was deleted by another handle")
-            branch, version = squash_branch(self._log, name, message)
+            if mine.uuid == uuid:
+                branch, version = squash_branch(self._log, mine.name, message)
+            else:  # it was done, by a call that was told of an error at its end
+                branch, version = mine, self._log.head(mine.uuid)
             writer.move_to(version)
             self._branch = branch
         return self.version_id

@@ -1,6 +1,6 @@
 """Whatever operation dies, or is told of an error, at any storage call: it was done or was not, and once more does it once."""
 
-# ruff: noqa: PT017, RUF012  (what a fault leads to is looked at where it is caught; counts are the class's)
+# ruff: noqa: PT017  (what a fault leads to is looked at where it is caught; counts are the class's)
 from __future__ import annotations
 
 import contextlib

@@ -1,6 +1,6 @@
 """However the storage calls of two or three transactions interleave, those acknowledged have happened one after the other."""
 
-# ruff: noqa: PT017, RUF012  (what a fault leads to is looked at where it is caught; counts are the class's)
+
 from __future__ import annotations
 
 import contextlib
