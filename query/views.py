@@ -23,6 +23,8 @@ from lakefmt.errors import AlreadyExists, Corrupt, InvalidInput, NoSuchObject, N
 from lakefmt.pending import Live
 from lakefmt.snapshot import Snapshot
 from lakefmt.versioning.names import check_kept
+from lakefmt.versioning.records import Version
+from lakefmt.versioning.refs import parse_version_id
 from lakefmt.view import View, computed_cells
 
 _FOLDER = ".queries/"
@@ -78,12 +80,14 @@ def save_view(view: View, view_id: str | None, *, message: str | None, overwrite
         raise InvalidInput(f"{view_id!r} is no id of a view: use letters, digits, '_', '-' and '.'")
     entry = {
         "id": view_id, "query": view.query_text, "message": message if message is not None else view.query_text,
-        "version": view.version_id, "tensors": selection.names, "computed": _kinds(selection.computed),
+        "version": view.version_id, "branch": selection.base.version.head.branch,
+        "tensors": selection.names, "computed": _kinds(selection.computed),
         "order": list(selection.definitions), "created_ms": time.time_ns() // 1_000_000,
     }  # fmt: skip
     data = _encode(selection, entry)
     store, key = dataset._log.store, _key(view_id)
     if overwrite:
+        check_kept(dataset._log, selection.base.version)  # before the view of that name is gone
         store.put(key, data)
     elif not store.put_if_absent(key, data) and not made_id:
         raise AlreadyExists(f"{dataset.path} has a saved view {view_id!r} already; pass overwrite=True, or choose another id")
@@ -104,7 +108,7 @@ def list_views(dataset: Dataset) -> list[ViewEntry]:
 def load_view(dataset: Dataset, view_id: str) -> View:
     """A saved view at the version it was saved at; the dataset's own handle stays where it is."""
     entry, described, table = _entry(dataset, view_id)
-    _, version = dataset._log.resolve(entry.version)
+    version = _version(dataset, entry, described)
     at_version = Dataset(dataset._log, dataset.path, None, version)
     snapshot = at_version.source()
     rows = table.column("_row").to_numpy().astype(np.int64)
@@ -116,6 +120,17 @@ def load_view(dataset: Dataset, view_id: str) -> View:
     }
     view = View(snapshot, rows, names=described["tensors"], computed=computed, origin=at_version, query_text=entry.query)
     return view[tuple(described["order"])] if list(view._selection.definitions) != described["order"] else view
+
+
+def _version(dataset: Dataset, entry: ViewEntry, described: dict[str, Any]) -> Version:
+    """The version a view is of; its branch may have no name any more."""
+    named = described.get("branch")  # (not in views of the first writers)
+    found = parse_version_id(entry.version)
+    if named is not None and (not isinstance(named, str) or found is None or not named.startswith(found[0])):
+        raise Corrupt(
+            f"{dataset.path}: saved view {entry.id!r} is of version {entry.version!r} of {named!r}; delete it and save it again"
+        )
+    return dataset._log.resolve(entry.version)[1] if named is None or found is None else dataset._log.read(named, found[1])
 
 
 def delete_view(dataset: Dataset, view_id: str) -> None:

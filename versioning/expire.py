@@ -93,7 +93,7 @@ def expire(
     # where branches parted, and what they have merged of each other: the next merge begins there
     bases = {place for head in heads.values() for place in head.state.contains.items()}
     log.forget_unused()  # leaves that no version refers to yet
-    kept, gone = _sorted(log, floors, set(views()), bases, now_ms, now_ms - int(grace_s * 1000))
+    kept, gone = _sorted(log, floors, views, bases, now_ms, now_ms - int(grace_s * 1000))
     plan = Expiry(versions=[version_id(b, v) for b, v in gone], kept=len(kept))
     _objects(log, plan, needed_keys(log, kept), now_ms / 1000 - grace_s)
     if not dry_run:
@@ -128,12 +128,18 @@ def _floor(log: Log, head: Version, before_ms: int, keep: int) -> int:
 
 
 def _sorted(
-    log: Log, floors: dict[str, int], views: set[str], bases: set[tuple[str, int]], now_ms: int, young_ms: int
+    log: Log, floors: dict[str, int], views: Callable[[], Iterable[str]], bases: set[tuple[str, int]], now_ms: int, young_ms: int
 ) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:  # fmt: skip
-    """Versions that stay, and those that go. Names are read here, after the floors were raised."""
+    """Versions that stay, and those that go. Names are read here, after the floors were raised.
+
+    Branches are listed before all else that keeps a version (and again with it): a branch that is gone by then was sealed before,
+    and who names a version of it looks for that seal after writing the name.
+    """
+    before = log.refs.branches()
     pinned = bases | {(t.branch, t.v) for t in log.refs.tags()}
     pinned |= {(x.branch, x.v) for x in log.refs.leases() if x.until_ms > now_ms}
-    branches = log.refs.branches()
+    needed = set(views())
+    branches = [*before, *log.refs.branches()]
     pinned |= {(b.parent, b.parent_v) for b in branches if b.parent is not None and b.parent_v is not None}
     sizes = {e.key: e.size for e in log.store.list("log/")}
     known = {b.uuid for b in branches} | {b.parent for b in branches if b.parent is not None}
@@ -148,7 +154,7 @@ def _sorted(
                 if sizes.get(version_key(branch, h.v), 0) < line_nbytes + h.body_size:
                     continue  # expired before
                 # a young version stays, whatever it is: a branch that is being made has no name yet
-                stays = (branch, h.v) in pinned or version_id(branch, h.v) in views or h.ts_ms >= young_ms
+                stays = (branch, h.v) in pinned or version_id(branch, h.v) in needed or h.ts_ms >= young_ms
                 if branch in known or kept_whole:
                     stays = stays or h.v >= floors.get(branch, 0) or h.named or h.v == 0
                 (kept if stays else gone).append((branch, h.v))

@@ -134,11 +134,21 @@ def check_kept(log: Log, at: Version) -> None:
     """Refuse a version that an expiry may be removing.
 
     Raises:
-        VersionExpired: it lies below its branch's floor, and nothing kept it when that was raised.
+        VersionExpired: it lies below its branch's floor, or its branch was ended (an expiry takes such a log without raising a
+            floor in it, for nothing can be committed there), and nothing kept it before.
     """
-    newest = log.head(at.head.branch, at_least=at.head.v)
-    if at.head.v < newest.state.floor and not at.head.named and not _pinned(log, at):
-        raise VersionExpired(f"{log.store.url}: version {at.id} has expired; its files may be gone. Use a newer one")
+    try:
+        newest = log.head(at.head.branch, at_least=at.head.v)
+    except VersionExpired:  # the version that ended the branch has gone itself
+        why: str | None = "its branch was ended"
+    else:
+        ended = sealed(newest.head)
+        below = at.head.v < newest.state.floor and not at.head.named
+        why = f"its branch was {ended}" if ended else "it lies below the floor" if below else None
+    if why is not None and not _pinned(log, at):
+        raise VersionExpired(
+            f"{log.store.url}: version {at.id} has expired ({why}); its files may be gone. Use a newer one, or one that has a tag"
+        )
 
 
 def at_time(log: Log, branch_uuid: str, ts_ms: int, until: int | None = None) -> Version:

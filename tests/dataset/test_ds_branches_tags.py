@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from dataset_tools import contents, values
 
 import lakefmt
-from lakefmt.errors import AlreadyExists, Conflict, InvalidInput, NoSuchVersion, ReadOnly
+from lakefmt.errors import AlreadyExists, Conflict, InvalidInput, NoSuchVersion, ReadOnly, VersionExpired
 from lakefmt.versioning import log, names
 
 
@@ -217,6 +218,7 @@ def test_a_tag_keeps_a_version_of_a_deleted_branch(ds: Any, mem_url: str) -> Non
     ds.checkout("main")
     ds.delete_branch("dev")
     assert values(lakefmt.load(f"{mem_url}@kept")) == [1, 2, 3, 4]
+    time.sleep(0.002)  # expiry goes by milliseconds: the version that ended the branch goes too
     ds.expire(0, grace_s=0)
     assert values(lakefmt.load(f"{mem_url}@kept")) == [1, 2, 3, 4]
     assert values(lakefmt.load(f"{mem_url}@{version}")) == [1, 2, 3, 4], "by its id too"
@@ -224,6 +226,31 @@ def test_a_tag_keeps_a_version_of_a_deleted_branch(ds: Any, mem_url: str) -> Non
     assert values(lakefmt.load(f"{mem_url}@again")) == [1, 2, 3, 4]
     ds.merge("kept")
     assert values(ds) == [1, 2, 3, 4]
+
+
+def test_a_version_of_a_deleted_branch_gets_no_name(ds: Any, mem_url: str) -> None:
+    ds.checkout("dev", create=True)
+    ds.append({"x": 4})
+    ds.commit("four")
+    dev = lakefmt.load(f"{mem_url}@dev")
+    ds.checkout("main")
+    ds.delete_branch("dev")
+    for name in (lambda: dev.tag("kept"), lambda: dev.create_branch("kept"), lambda: dev[:2].save_view(id="kept")):
+        with pytest.raises(VersionExpired, match="its branch was deleted"):
+            name()
+    assert (ds.tags, ds.branches, ds.get_views()) == ({}, ["main"], [])
+
+
+def test_a_saved_view_outlives_its_branch(ds: Any, mem_url: str) -> None:
+    ds.checkout("dev", create=True)
+    ds.append({"x": 4})
+    ds.commit("four")
+    ds[2:].save_view(id="last")
+    ds.checkout("main")
+    ds.delete_branch("dev")
+    time.sleep(0.002)
+    ds.expire(0, grace_s=0)
+    assert values(lakefmt.load(f"{mem_url}/.queries/last")) == [3, 4]
 
 
 def test_handles_go_on_when_their_branch_is_renamed(ds: Any, mem_url: str) -> None:
