@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from lakefmt.errors import InvalidInput, VersionExpired
+from lakefmt.errors import Corrupt, InvalidInput, VersionExpired
 from lakefmt.fragment.meta import Fragment, Slice
 from lakefmt.htypes import TensorDef
 from lakefmt.versioning.leaves import Leaves
@@ -322,4 +322,7 @@ def _rows_with(fragment: Fragment | None, field_id: int, reading: Reading) -> Id
 
 
 def _listed(part: Slice, reading: Reading) -> Ids:
-    return reading.lists(part)[part.start : part.start + part.count]
+    found = reading.lists(part)[part.start : part.start + part.count]
+    if len(found) != part.count:
+        raise Corrupt(f"{part.file.key}: it lists {len(found)} of {part.count} rows; restore the file from a copy")
+    return found

@@ -34,6 +34,9 @@ class Layout(StrEnum):
 #: Keys of files that lie in the version object that names them, and not in the store.
 INLINE_FOLDER = "inline/"
 
+#: Light files up to this size are fetched, and checked, as a whole; of larger ones the columns asked for.
+WHOLE_NBYTES_MAX = 8 << 20
+
 LIGHT = frozenset({Layout.SCALAR, Layout.LISTS, Layout.TEXT})
 
 
@@ -90,6 +93,8 @@ class ColumnFile(Record, frozen=True):
         index_start: where its page indexes and footer begin, so that one request fetches them.
         index_xxh64: checksum of the bytes from there to the end; checked before they are used.
         fields: the tensors in it.
+        columns_xxh64: of a light file of more than ``WHOLE_NBYTES_MAX``: each column and the checksum of all its chunks' bytes,
+            so that a reader who fetches some columns over a network can check what came.
     """
 
     key: str
@@ -98,6 +103,7 @@ class ColumnFile(Record, frozen=True):
     index_start: int
     index_xxh64: str
     fields: tuple[Field, ...]
+    columns_xxh64: tuple[tuple[str, str], ...] = ()
 
 
 class Slice(Record, frozen=True):

@@ -128,6 +128,19 @@ def parse_footer(tail: Bytes) -> dict[int, Any]:
     return Reader(memoryview(tail)[len(tail) - 8 - length : len(tail) - 8]).struct()
 
 
+def column_chunks(footer: dict[int, Any], column: str) -> list[tuple[int, int]]:
+    """Byte ranges ``[start, end)`` of the chunks of a top-level column, one a row group."""
+    out = []
+    wanted = column.encode()
+    for group in footer[4]:
+        for chunk in group[1]:
+            meta = chunk[3]
+            if meta[3][0] == wanted:
+                start = min(meta[9], meta.get(11, meta[9]))
+                out.append((start, start + meta[7]))
+    return out
+
+
 def _check(table: PageTable, tail_start: int, what: str) -> None:
     """Pages must follow each other, inside the data part of the file, each with at least a row."""
     ends = table.offset + table.size

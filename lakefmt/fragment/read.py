@@ -26,11 +26,12 @@ from lakefmt.fragment.arrow import numpy_of, present
 from lakefmt.fragment.assemble import missing_cells, place, widened
 from lakefmt.fragment.cache import ByteCache
 from lakefmt.fragment.columns import Shape
-from lakefmt.fragment.meta import INLINE_FOLDER, ColumnFile, Field, Layout, find_field, stored_dtype
+from lakefmt.fragment.meta import INLINE_FOLDER, WHOLE_NBYTES_MAX, ColumnFile, Field, Layout, find_field, stored_dtype
 from lakefmt.fragment.pages import (
     PAGE_HEAD_NBYTES,
     PageTable,
     check_page,
+    column_chunks,
     page_values,
     parse_footer,
     present_rows,
@@ -45,7 +46,6 @@ from lakefmt.storage import Bytes, Range, Store
 
 #: Decoded light columns and document pages kept per dataset handle.
 DECODED_NBYTES_MAX = 256 << 20
-_FETCH_NBYTES = 8 << 20
 #: Bytes of files a handle maps, and of uniform tensors it keeps whole; what does not fit is read by position. (Mapped pages
 #: count as this process's memory, and the kernel maps large ones whole: they would grow to the size of the dataset.)
 RESIDENT_NBYTES_MAX = 256 << 20
@@ -199,25 +199,33 @@ class FileReader:
         return np.asarray(values, np.int64)
 
     def _buffer(self, file: ColumnFile, columns: list[str]) -> Bytes:
-        """The bytes of a file; of a remote one only the columns asked for, at their places in a sparse mapping."""
+        """The bytes of a file; of a large remote one only the columns asked for, at their places in a sparse mapping."""
         view = self._map(file)
         if view is not None:
             self._check_whole(file, view)
             return view
-        if file.size <= _FETCH_NBYTES:
+        known = dict(file.columns_xxh64)
+        if file.size <= WHOLE_NBYTES_MAX or not set(columns) <= set(known):
             (data,) = self._fetch(file, [Range(file.key, 0, file.size)])
             self._check_whole(file, data)
             return data
         tail = self._tail(file)
+        footer = parse_footer(tail)
         sparse = mmap.mmap(-1, file.size)
         sparse[file.index_start :] = bytes(tail)
-        ranges = [
-            Range(file.key, at, min(_FETCH_NBYTES, end - at))
-            for start, end in _column_chunks(parse_footer(tail), columns)
-            for at in range(start, end, _FETCH_NBYTES)
+        wanted = [
+            (column, Range(file.key, at, min(WHOLE_NBYTES_MAX, end - at)))
+            for column in columns
+            for start, end in column_chunks(footer, column)
+            for at in range(start, end, WHOLE_NBYTES_MAX)
         ]
-        for r, data in zip(ranges, self._fetch(file, ranges), strict=True):
-            sparse[r.start : r.start + r.length] = bytes(data)
+        digests = {column: xxhash.xxh64() for column in columns}
+        for (column, r), data in zip(wanted, self._fetch(file, [r for _, r in wanted]), strict=True):
+            digests[column].update(data)
+            sparse[r.start : r.start + r.length] = data
+        for column, digest in digests.items():
+            if digest.hexdigest() != known[column]:
+                raise Corrupt(f"{self._name(file)}: column {column!r} does not match its checksum; restore the file from a copy")
         return memoryview(sparse)
 
     def _list_cells(self, definition: TensorDef, file: ColumnFile, field: Field, rows: Rows) -> Cells:
@@ -523,19 +531,6 @@ def _shape_file(files: tuple[ColumnFile, ...], field: Field) -> ColumnFile:
     if field.shape_file is None:
         return next(f for f in files if field in f.fields)
     return next(f for f in files if f.key == field.shape_file)
-
-
-def _column_chunks(footer: dict[int, Any], columns: list[str]) -> list[tuple[int, int]]:
-    """Byte ranges of the chunks of some top-level columns."""
-    out = []
-    wanted = {c.encode() for c in columns}
-    for group in footer[4]:
-        for chunk in group[1]:
-            meta = chunk[3]
-            if meta[3][0] in wanted:
-                start = min(meta[9], meta.get(11, meta[9]))
-                out.append((start, start + meta[7]))
-    return out
 
 
 def _decode_light(array: pa.Array, layout: Layout) -> tuple[Light, int]:

@@ -19,7 +19,8 @@ import xxhash
 from lakefmt.cells import Rows
 from lakefmt.errors import InvalidInput
 from lakefmt.fragment.columns import BytesColumn, Column, NumericColumn, Shape, TextColumn
-from lakefmt.fragment.meta import INLINE_FOLDER, LIGHT, ColumnFile, Field, Layout
+from lakefmt.fragment.meta import INLINE_FOLDER, LIGHT, WHOLE_NBYTES_MAX, ColumnFile, Field, Layout
+from lakefmt.fragment.pages import column_chunks, parse_footer
 from lakefmt.fragment.parquet_out import Codec, ColumnSpec, ColumnWriter, Physical
 from lakefmt.fragment.sink import HashingSink
 from lakefmt.htypes import TensorDef
@@ -220,6 +221,7 @@ def put_light(store: Store, key: str, table: pa.Table, fields: tuple[Field, ...]
 
 def _light_entry(key: str, data: bytes, fields: tuple[Field, ...]) -> ColumnFile:
     index_start = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    columns = () if len(data) <= WHOLE_NBYTES_MAX else _column_digests(data, index_start)
     return ColumnFile(
         key=key,
         size=len(data),
@@ -227,7 +229,22 @@ def _light_entry(key: str, data: bytes, fields: tuple[Field, ...]) -> ColumnFile
         index_start=index_start,
         index_xxh64=xxhash.xxh64(data[index_start:]).hexdigest(),
         fields=fields,
+        columns_xxh64=columns,
     )
+
+
+def _column_digests(data: bytes, index_start: int) -> tuple[tuple[str, str], ...]:
+    """XXH64 of each column's chunks."""
+    view = memoryview(data)
+    footer = parse_footer(view[index_start:])
+    names = dict.fromkeys(chunk[3][3][0].decode() for group in footer[4] for chunk in group[1])
+    out = []
+    for name in names:
+        digest = xxhash.xxh64()
+        for start, end in column_chunks(footer, name):
+            digest.update(view[start:end])
+        out.append((name, digest.hexdigest()))
+    return tuple(out)
 
 
 def light_parquet(table: pa.Table) -> bytes:

@@ -52,6 +52,20 @@ def test_truncation(files: dict[str, Written], name: str, remote: bool) -> None:
             assert outcome == "corrupt", f"cut to {length} of {len(data)} bytes"
 
 
+def test_a_column_fetched_alone_is_checked_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every bit of the first page's header, and some of the rest: page checksums cover no header."""
+    for module in ("read", "write"):
+        monkeypatch.setattr(f"lakefmt.fragment.{module}.WHOLE_NBYTES_MAX", 1000)
+    written = write(tensor(dtype="int64"), np.random.default_rng(0).integers(0, 1 << 60, 400))
+    (file,) = written.files
+    data = written.store.get(file.key)
+    assert file.size > 1000
+    for bit in (*range(8 * 4, 8 * 80), *random.Random(1).sample(range(8 * 80, 8 * file.index_start), 200)):
+        flipped = bytearray(data)
+        flipped[bit // 8] ^= 1 << bit % 8
+        assert corrupt_or_right(written, damaged(written, file.key, bytes(flipped), remote=True)) == "corrupt", bit
+
+
 @pytest.mark.parametrize("name", _NAMES)
 def test_truncation_on_disk(files: dict[str, Written], name: str, tmp_path: Path) -> None:
     written = files[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import hypothesis.extra.numpy as npst
@@ -22,6 +23,7 @@ from fragment_tools import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from lakefmt.fragment.meta import Layout
 from lakefmt.fragment.read import FileReader
@@ -187,9 +189,14 @@ def test_real_jpegs_are_verbatim(real_data: Any) -> None:
 
 def test_a_large_remote_light_file_is_read_by_column(monkeypatch: pytest.MonkeyPatch) -> None:
     # above a size, only the column chunks asked for are fetched, into a sparse mapping
-    monkeypatch.setattr("lakefmt.fragment.read._FETCH_NBYTES", 1000)
+    for module in ("read", "write"):
+        monkeypatch.setattr(f"lakefmt.fragment.{module}.WHOLE_NBYTES_MAX", 1000)
     values = np.random.default_rng(0).integers(0, 1 << 60, 5000)
     written = write(tensor(dtype="int64"), values)
     store = RemoteMemory(written.store.name)  # type: ignore[attr-defined]
     assert written.files[0].size > 1000
+    assert [name for name, _ in written.files[0].columns_xxh64] == [written.entry[1].column]
     assert same(np.array(read(written, store=store)), values)
+    # one written without checksums of its columns is fetched whole
+    older = replace(written, files=tuple(structs.replace(f, columns_xxh64=()) for f in written.files))
+    assert same(np.array(read(older, store=store)), values)
