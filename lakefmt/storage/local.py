@@ -146,6 +146,8 @@ class LocalStore(Store):
             w.write(data)
 
     def put_if_absent(self, key: str, data: Bytes) -> bool:
+        if os.path.lexists(self._path(key)):
+            return False
         writer = _LocalWriter(self, key)
         try:
             writer.write(data)
@@ -261,6 +263,9 @@ class _LocalWriter(Writer):
     def link(self) -> bool:
         """Give the file its name unless the name is taken; answer whether it was free."""
         with self._errors():
+            if os.path.lexists(self._path):  # the race is lost already: nothing of this needs to reach the disk
+                self.abort()
+                return False
             self._sync()
             try:
                 os.link(self._temp, self._path)
