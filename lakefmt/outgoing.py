@@ -25,10 +25,11 @@ from lakefmt.rebase import known, padded, remapped, spread
 from lakefmt.snapshot import Snapshot
 from lakefmt.storage import Store
 from lakefmt.versioning.changes import Append, Change, Compact, Delete, Group, Update, WriteColumn
+from lakefmt.versioning.records import Version
 
 #: Buffered rows up to this size go into the version object itself, when they are flushed and not committed.
 TINY_NBYTES = 8 << 10
-#: Files of rows, and their bytes, that a version object carries; beyond, they are folded into a fragment.
+#: Files of rows, and their bytes, that a version object carries before they are folded into a fragment; see ``fold_due``.
 TINY_FILES_MAX = 32
 TINY_CARRIED_NBYTES = 128 << 10
 
@@ -205,15 +206,25 @@ def deletion_slices(store: Store, lists: Mapping[str, Rows]) -> dict[str, Slice 
     return out
 
 
-def folded(store: Store, at: Snapshot, *, least: int = 1, leave: Sequence[str] = ()) -> list[Change]:
-    """The rows that lie in the version object, written as fragments; nothing while they are few (see ``least``) and small.
+def fold_due(version: Version) -> bool:
+    """Whether who commits on top of a version is to fold the rows that lie in it.
+
+    At one number of files, and not from it on: of several writers, each of which stands on the version that it has made itself,
+    one finds that number, and the others go on while it folds. (Eight that all folded did six times the work.)
+    """
+    files = len(version.inline)
+    turn = files >= TINY_FILES_MAX and files % (TINY_FILES_MAX // 2) == 0
+    return turn or files >= 2 * TINY_FILES_MAX or sum(map(len, version.inline.values())) >= TINY_CARRIED_NBYTES
+
+
+def folded(store: Store, at: Snapshot, *, leave: Sequence[str] = ()) -> list[Change]:
+    """The rows that lie in the version object, written as fragments.
 
     Args:
         leave: ids of fragments to leave as they are.
     """
     state = at.version.state
-    held = sum(len(data) for data in at.version.inline.values())
-    if not state.fragments or (len(at.version.inline) < least and held < TINY_CARRIED_NBYTES):
+    if not at.version.inline:
         return []
     first_inline = len(at.fragments) - len(state.fragments)
     flags = [f.inlined and f.id not in leave for f in state.fragments]

@@ -31,7 +31,7 @@ from lakefmt.fragment.meta import Fragment, Slice
 from lakefmt.fragment.read import FileReader
 from lakefmt.fragment.write import write_files
 from lakefmt.htypes import TensorDef
-from lakefmt.outgoing import TINY_FILES_MAX, Outgoing, deletions, fill, folded, pending_changes
+from lakefmt.outgoing import Outgoing, deletions, fill, fold_due, folded, pending_changes
 from lakefmt.pending import Live, Pending, Tail, extended
 from lakefmt.rebase import class_edits, runs_of
 from lakefmt.samples import prepare_batch, prepare_sample
@@ -497,8 +497,8 @@ class Writer:
             key = (repr(sorted((k, v.tolist()) for k, v in remaps.items())), homes)
             if key not in made:
                 made[key], self._appended = pending_changes(out, pending)
-            least = 1 if inline is None else TINY_FILES_MAX
-            return [*folded(self.log.store, at, least=least, leave=homes), *edits, *made[key]]
+            due = inline is None or fold_due(version)
+            return [*(folded(self.log.store, at, leave=homes) if due else []), *edits, *made[key]]
 
         return build
 

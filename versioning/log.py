@@ -108,6 +108,8 @@ class Log:
         self._commits = 0
         self._merges: dict[tuple[str, ...], tuple[Leaf, ...]] = {}
         self._merged_s = 0.0
+        self._put_s = 0.0  # how long a put that won took lately
+        self._rivals = 1.0  # how many versions of others landed lately while one of this handle's did
 
     # -- places --------------------------------------------------------------------------------------------------------
 
@@ -362,6 +364,7 @@ class Log:
         check_writable(base)
         self._check_place()
         changes = txn.build(base)
+        began_ms, lost = now_ms(), 0
         for attempt in range(ATTEMPTS_MAX):
             if clock_s() - txn.started_s > TRANSACTION_AGE_MAX_S:
                 raise Conflict(f"this transaction is older than {TRANSACTION_AGE_MAX_S} s; redo it from the newest version")
@@ -369,13 +372,16 @@ class Log:
             txn.attempt = (version, data)
             asked_s = clock_s()
             if self._put_version(version, data) is None:
+                self._put_s += 0.3 * (clock_s() - asked_s - self._put_s)
+                self._rivals += 0.3 * (lost - self._rivals)
                 self._check_newest(version)
                 self._landed(version)
                 return version
-            time.sleep(_pause_s(attempt, clock_s() - asked_s))
+            time.sleep(_pause_s(attempt, max(self._put_s, clock_s() - asked_s), max(self._rivals, lost)))
             newest = self.head(base.head.branch, at_least=version.head.v)
             check_writable(newest)
             missed = self.heads(base.head.branch, range(version.head.v, newest.head.v + 1))
+            lost += sum(h.ts_ms >= began_ms for h in missed)
             changes = self._rebased(txn, changes, missed, newest)
             base = newest
         raise Conflict(f"{self.store.url}: lost {ATTEMPTS_MAX} races for the next version; nothing was committed, try again")
@@ -505,9 +511,12 @@ class Log:
         ) from trouble
 
 
-def _pause_s(attempt: int, put_s: float) -> float:
-    """How long a loser waits: about the time of some puts, and less the more often it has lost, so that no writer starves."""
-    return random.uniform(0, min(0.5, put_s * max(0.5, 4 / (1 + attempt))))
+def _pause_s(attempt: int, put_s: float, rivals: float) -> float:
+    """How long a loser waits: about as long as its rivals need for a put each, so that fewer are in vain. Less the more often it
+    has lost, and never for long: else who has won goes on winning while the others sleep.
+    """
+    puts = max(1.0, min(8.0, 2.0 * rivals) / (1 + attempt))
+    return random.uniform(0, min(0.5, put_s * puts))
 
 
 def check_writable(version: Version) -> None:

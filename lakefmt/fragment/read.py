@@ -46,6 +46,8 @@ from lakefmt.storage import Bytes, Range, Store
 
 #: Decoded light columns and document pages kept per dataset handle.
 DECODED_NBYTES_MAX = 256 << 20
+#: Light files up to this size are parsed at once, all columns and in this thread: pyarrow's threads cost more than the work.
+_SMALL_NBYTES = 64 << 10
 #: Bytes of files a handle maps, and of uniform tensors it keeps whole; what does not fit is read by position. (Mapped pages
 #: count as this process's memory, and the kernel maps large ones whole: they would grow to the size of the dataset.)
 RESIDENT_NBYTES_MAX = 256 << 20
@@ -91,6 +93,7 @@ class FileReader:
         self._mapped_nbytes = 0
         self._touched_nbytes = 0
         self._trusted: set[str] = set()
+        self._small: ByteCache[pa.Table] = ByteCache(DECODED_NBYTES_MAX // 16)
         self._light: ByteCache[Light] = ByteCache(DECODED_NBYTES_MAX)
         self._pages: ByteCache[Any] = ByteCache(DECODED_NBYTES_MAX // 4)
         self._lock = threading.Lock()
@@ -186,10 +189,24 @@ class FileReader:
         return self._light.get((file.key, column), make)
 
     def table(self, file: ColumnFile, columns: list[str]) -> pa.Table:
-        """Columns of a light file, through pyarrow."""
+        """Columns of a light file, through pyarrow; of a small one all, which are kept for whoever asks for the others."""
+        if file.size > _SMALL_NBYTES:
+            return self._parsed(file, columns)
+
+        def make() -> tuple[pa.Table, int]:
+            table = self._parsed(file, None)
+            return table, table.nbytes + file.size
+
+        table = self._small.get(file.key, make)
+        if not set(columns) <= set(table.column_names):
+            raise Corrupt(f"{self._name(file)}: it has no column {sorted(set(columns) - set(table.column_names))[0]!r}")
+        return table.select(columns)
+
+    def _parsed(self, file: ColumnFile, columns: list[str] | None) -> pa.Table:
         buffer = self._buffer(file, columns)
         try:
-            return pq.ParquetFile(pa.BufferReader(pa.py_buffer(buffer)), page_checksum_verification=True).read(columns=columns)
+            parquet = pq.ParquetFile(pa.BufferReader(pa.py_buffer(buffer)), page_checksum_verification=True)
+            return parquet.read(columns=columns, use_threads=columns is not None)
         except (pa.ArrowException, OSError, ValueError, IndexError, KeyError) as e:
             raise Corrupt(f"{self._name(file)}: it does not parse ({e}); restore the file from a copy") from e
 
@@ -198,14 +215,14 @@ class FileReader:
         values = self._light_column(file, "_offset", Layout.SCALAR, 0).values
         return np.asarray(values, np.int64)
 
-    def _buffer(self, file: ColumnFile, columns: list[str]) -> Bytes:
+    def _buffer(self, file: ColumnFile, columns: list[str] | None) -> Bytes:
         """The bytes of a file; of a large remote one only the columns asked for, at their places in a sparse mapping."""
         view = self._map(file)
         if view is not None:
             self._check_whole(file, view)
             return view
         known = dict(file.columns_xxh64)
-        if file.size <= WHOLE_NBYTES_MAX or not set(columns) <= set(known):
+        if columns is None or file.size <= WHOLE_NBYTES_MAX or not set(columns) <= set(known):
             (data,) = self._fetch(file, [Range(file.key, 0, file.size)])
             self._check_whole(file, data)
             return data

@@ -417,3 +417,20 @@ def test_a_handle_that_dies_leaves_what_was_flushed(mem_url: str) -> None:
     abandon(ds)
     assert isinstance(open_store(mem_url), MemoryStore)
     assert values(lakefmt.load(mem_url)) == [1]
+
+
+def test_of_several_writers_one_folds(mem_url: str) -> None:
+    """Eight that all folded whenever there was enough would leave eight files each time, of which one is used."""
+    ds = lakefmt.dataset(mem_url)
+    ds.create_tensor("x", dtype="int64")
+    ds.flush()
+    handles = [lakefmt.load(mem_url) for _ in range(8)]
+    for i in range(320):
+        handles[i % 8].append({"x": i})
+        handles[i % 8].flush()
+    ds.refresh()
+    assert sorted(ds.x.numpy().tolist()) == list(range(320))
+    written = sum(1 for _ in ds._log.store.list("data/"))
+    used = sum(not f.inlined for f in ds._writer.version.state.fragments)
+    assert used <= written <= 2 * used
+    assert written <= 320 // 16

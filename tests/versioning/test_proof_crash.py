@@ -277,7 +277,7 @@ OPS = [
     Op("deepcopy", (lambda ds: ds.deepcopy(_ELSEWHERE),), there="nothing"),
     Op("push", (lambda ds: ds.push(_ELSEWHERE),)),
     Op("flush that spills to a leaf", (_append, _flush), {**_SPILL, (outgoing, "TINY_NBYTES"): 0}),
-    Op("flush that folds inline rows", (_append, _flush), {(writer, "TINY_FILES_MAX"): 1}),
+    Op("flush that folds inline rows", (_append, _flush), {(outgoing, "TINY_CARRIED_NBYTES"): 0}),
     Op("update that folds overrides", (_update, _flush), {(leaves, "OVERRIDES_MAX"): 0}),
     Op("commits that join leaves", _APPENDS, {**_SPILL, (leaves, "SMALL_LEAVES_MAX"): 2}),
 ]
