@@ -102,9 +102,13 @@ def _distance(ctx: Context, node: exp.Anonymous, left: Value, right: Value, func
     fixed = None not in lengths and lengths[0]
     suffix = f"[{lengths[0]}]" if fixed else "[]"
     sides = [_typed(v, f"{element}{suffix}", element) for v in (left, right)]
+    if not fixed:
+        # DuckDB would stop the whole query at the first row of another length; and at a missing or empty list anywhere in a block
+        # of rows read from Parquet, unless the elements are laid out anew
+        sides = [s if v.is_const else _anew(s) for s, v in zip(sides, (left, right), strict=True)]
     sql = emit.call(f"{'array' if fixed else 'list'}_{function}", *sides)
     nullable = left.nullable or right.nullable
-    if not fixed:  # DuckDB would stop the whole query at the first row of another length
+    if not fixed:
         sql, nullable = _where_equal(left, right, lengths, sql), True
     tensors = left.tensors | right.tensors
     return scalar(
@@ -115,6 +119,10 @@ def _distance(ctx: Context, node: exp.Anonymous, left: Value, right: Value, func
         nullable=nullable,
         tensors=tensors,
     )
+
+
+def _anew(sql: Node) -> Node:
+    return emit.call("list_slice", sql, emit.number(1), emit.number(-1))
 
 
 def _where_equal(left: Value, right: Value, lengths: tuple[int | None, int | None], sql: Node) -> Node:

@@ -18,6 +18,7 @@ import xxhash
 
 from lakefmt.cells import Rows
 from lakefmt.errors import InvalidInput
+from lakefmt.fragment.arrow import numpy_of
 from lakefmt.fragment.columns import BytesColumn, Column, NumericColumn, Shape, TextColumn
 from lakefmt.fragment.meta import INLINE_FOLDER, LIGHT, WHOLE_NBYTES_MAX, ColumnFile, Field, Layout
 from lakefmt.fragment.pages import column_chunks, parse_footer
@@ -257,8 +258,22 @@ def light_parquet(table: pa.Table) -> bytes:
         compression="zstd",
         write_page_checksum=True,
         store_schema=False,
+        write_statistics=[p for c, f in zip(table.columns, table.schema, strict=True) for p in _counted(c, f)],
     )
     return bytes(sink.getvalue().to_pybytes())
+
+
+def _counted(column: pa.ChunkedArray, field: pa.Field) -> list[str]:
+    """The path in Parquet of a column whose statistics are written; none where they would mislead.
+
+    Statistics leave NaN out, and DuckDB concludes from them that there is none: ``x > 50`` would be true for NaN, and
+    ``isnan(x)`` for no row.
+    """
+    nested = pa.types.is_list(field.type) or pa.types.is_large_list(field.type)
+    values = [chunk.flatten() if nested else chunk for chunk in column.chunks]
+    if any(pa.types.is_floating(v.type) and np.isnan(numpy_of(v)).any() for v in values):
+        return []
+    return [f"{field.name}.list.element" if nested else field.name]
 
 
 def light_array(column: Column, field: Field) -> pa.Array:
