@@ -265,8 +265,7 @@ class _Scan:
         values = flat[0] if len(flat) == 1 else np.concatenate(flat)
         shape = found[1].shape or ()
         size = int(np.prod(shape, dtype=np.int64))
-        array = pa.FixedSizeListArray.from_arrays(pa.array(values), size)
-        return {"value": array, "shape": _constant_shapes(shape, fragment.rows)}
+        return {"value": _lists(info, pa.array(values), fragment.rows, size), "shape": _constant_shapes(shape, fragment.rows)}
 
 
 def _widened(definition: TensorDef, field: Field) -> bool:
@@ -284,11 +283,21 @@ def _arrow(definition: TensorDef, info: TensorInfo, cells: Cells) -> dict[str, p
             return {"value": pa.array(_plain(values)), "shape": _constant_shapes((), len(values))}
         case Dense(values):
             size = int(np.prod(values.shape[1:], dtype=np.int64))
-            flat = pa.array(_plain(values.reshape(-1)))
-            array = pa.FixedSizeListArray.from_arrays(flat, size) if size else pa.array([[]] * len(values), pa.list_(flat.type))
+            array = _lists(info, pa.array(_plain(values.reshape(-1))), len(values), size)
             return {"value": array, "shape": _constant_shapes(values.shape[1:], len(values))}
         case Ragged(values):
             return _ragged_arrow(definition, info, values)
+
+
+def _lists(info: TensorInfo, flat: pa.Array, rows: int, size: int) -> pa.Array:
+    """Samples of one shape, without a copy.
+
+    DuckDB has arrays of a fixed length as a type of its own, and in a union of parts takes the lists of the others for such arrays
+    too: a part is one only where every sample of the tensor, in whatever part, has that length.
+    """
+    if info.fixed_shape is not None and size:
+        return pa.FixedSizeListArray.from_arrays(flat, size)
+    return pa.LargeListArray.from_arrays(pa.array(np.arange(rows + 1) * size), flat)
 
 
 def _ragged_arrow(definition: TensorDef, info: TensorInfo, values: list[Any]) -> dict[str, pa.Array]:
