@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xxhash
@@ -14,9 +14,6 @@ from lakefmt.fragment.columns import Shape
 from lakefmt.htypes import TensorDef
 from lakefmt.rows import RowSource
 from lakefmt.rowset import Rowset
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 
 class Selection:
@@ -47,9 +44,9 @@ class Selection:
         """Shapes of samples."""
         if name in self.computed:
             cells = _take(self.computed[name], rows, None)
-            return [
-                () if v is None else np.shape(v) for v in (cells.values if not isinstance(cells, Strings) else [None] * len(rows))
-            ]
+            return (
+                [None if v is None else np.shape(v) for v in cells.values] if not isinstance(cells, Strings) else [()] * len(rows)
+            )
         shapes: list[Shape | None] = self.base.shapes(self._column(name), self.rows[rows])
         return shapes
 
@@ -216,33 +213,3 @@ def _computed_definition(field_id: int, name: str, cells: Cells) -> TensorDef:
         return TensorDef(id=field_id, name=name, htype="generic", dtype=cells.values.dtype.name, shape=cells.values.shape[1:])
     first = next((v for v in cells.values if v is not None), None)
     return TensorDef(id=field_id, name=name, htype="generic", dtype="float64" if first is None else np.asarray(first).dtype.name)
-
-
-def computed_cells(array: pa.Array) -> Cells:
-    """A computed column, as Arrow gives it, in the form readers give."""
-    import pyarrow as pa
-
-    kind = array.type
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return Strings(array.cast(pa.large_string()))
-    if pa.types.is_decimal(kind):
-        array = array.cast(pa.float64())
-        kind = array.type
-    number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
-    if number and array.null_count == 0:
-        return Dense(np.asarray(array.to_numpy(zero_copy_only=False)))
-    if number:
-        return Ragged([None if v is None else np.asarray(v) for v in array.to_pylist()])
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        return _list_cells(array)
-    if pa.types.is_null(kind):
-        return Ragged([None] * len(array))
-    return Strings(pa.array([None if v is None else str(v) for v in array.to_pylist()], pa.large_string()))
-
-
-def _list_cells(array: pa.Array) -> Cells:
-    values = [None if v is None else np.asarray(v) for v in array.to_pylist()]
-    shapes = {v.shape for v in values if v is not None}
-    if len(shapes) == 1 and all(v is not None for v in values):
-        return Dense(np.stack(values))  # type: ignore[arg-type]
-    return Ragged(values)

@@ -10,14 +10,15 @@ import numpy as np
 import pyarrow as pa
 
 from lakefmt import random
-from lakefmt.cells import Array, Cells, Dense, Ragged, Strings
+from lakefmt.cells import Array, Cells, Dense, Strings
 from lakefmt.errors import InvalidInput, TqlError
 from lakefmt.pending import Live
+from lakefmt.query.computed import computed_cells
 from lakefmt.query.engine import cursor
 from lakefmt.query.scan import build, catalog_of
 from lakefmt.query.translate import Column, Translation, translate
 from lakefmt.rowset import Rowset
-from lakefmt.view import View, computed_cells
+from lakefmt.view import View
 
 _Parameters = Sequence[Any] | Mapping[str, Any] | None
 
@@ -108,15 +109,9 @@ def _view(rowset: Rowset, source: Any, plan: Translation, result: pa.Table, tql:
 
 def _cells(column: Column, result: pa.Table) -> Cells:
     """A computed column, with the dtype and shape the translator knows."""
-    cells = computed_cells(result.column(column.sql_name).combine_chunks())
-    if isinstance(cells, Strings) and column.kind == "json":
-        return Strings(cells.values, is_json=True)
-    if column.dtype and isinstance(cells, Dense):
-        cells = Dense(cells.values.astype(column.dtype, copy=False))
-    if column.shape is not None and isinstance(cells, Dense):
-        return Dense(cells.values.reshape(-1, *column.shape))
-    if column.shape_name is not None and isinstance(cells, (Dense, Ragged)):
-        shapes = result.column(column.shape_name).to_pylist()
-        values = [None if v is None else np.asarray(v).reshape(s) for v, s in zip(cells.values, shapes, strict=True)]
-        return Ragged(values)
-    return cells
+    shapes = result.column(column.shape_name).to_pylist() if column.shape_name is not None else None
+    try:
+        cells = computed_cells(result.column(column.sql_name).combine_chunks(), column.dtype, column.shape, shapes)
+    except InvalidInput as e:
+        raise InvalidInput(f"column {column.name!r}: {e}") from e
+    return Strings(cells.values, is_json=True) if isinstance(cells, Strings) and column.kind == "json" else cells

@@ -424,7 +424,7 @@ def _computed(name: str, sql_name: str, value: Value) -> tuple[Column, list[Node
         if shape is None and len(kinds.dims(value)) != 1:
             shape_name = f"{sql_name}__shape"
             found.append(exp.alias_(kinds.shape_list(value), shape_name))
-        dtype = "int64" if value.dtype == "hugeint" else value.dtype
+        dtype = "int64" if value.dtype == "hugeint" else value.dtype if value.is_number else ""
         return Column(name, None, sql_name, "array", dtype, shape, shape_name), found
     if value.dtype == kinds.JSON:
         sql = value.sql

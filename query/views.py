@@ -17,19 +17,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from lakefmt.cells import Cells, Dense, Ragged, Strings
 from lakefmt.dataset import Dataset
 from lakefmt.errors import AlreadyExists, Corrupt, InvalidInput, NoSuchObject, NoSuchView, VersionExpired, nearest
 from lakefmt.pending import Live
+from lakefmt.query.computed import column_bytes, describe_column, restored_column, stored_columns
 from lakefmt.snapshot import Snapshot
 from lakefmt.versioning.names import check_kept
 from lakefmt.versioning.records import Version
 from lakefmt.versioning.refs import parse_version_id
-from lakefmt.view import View, computed_cells
+from lakefmt.view import View
 
 _FOLDER = ".queries/"
 _METADATA_KEY = b"lakefmt.view"
-_ID = re.compile(r"^[\w][\w.-]{0,199}$")
+_ID = re.compile(r"\w[\w.-]*")
+_ID_NBYTES_MAX = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +76,13 @@ def save_view(view: View, view_id: str | None, *, message: str | None, overwrite
     if isinstance(selection.base, Live):
         raise InvalidInput("this view has rows that are not in storage yet: commit() first, then make and save the view")
     made_id = view_id is None
-    view_id = _default_id(view) if view_id is None else view_id
-    if not isinstance(view_id, str) or not _ID.match(view_id):
-        raise InvalidInput(f"{view_id!r} is no id of a view: use letters, digits, '_', '-' and '.'")
+    view_id = _default_id(view) if view_id is None else _checked(view_id)
+    computed = {n: [f"c{i}", describe_column(f"c{i}", c)] for i, (n, c) in enumerate(selection.computed.items())}
     entry = {
         "id": view_id, "query": view.query_text, "message": message if message is not None else view.query_text,
         "version": view.version_id, "branch": selection.base.version.head.branch,
-        "tensors": selection.names, "computed": _kinds(selection.computed),
-        "order": list(selection.definitions), "created_ms": time.time_ns() // 1_000_000,
+        "tensors": selection.names, "computed": computed, "order": list(selection.definitions),
+        "created_ms": time.time_ns() // 1_000_000,
     }  # fmt: skip
     data = _encode(selection, entry)
     store, key = dataset._log.store, _key(view_id)
@@ -115,9 +115,10 @@ def load_view(dataset: Dataset, view_id: str) -> View:
     assert isinstance(snapshot, Snapshot)
     if len(rows) and (rows.min() < 0 or rows.max() >= len(snapshot)):
         raise Corrupt(f"{dataset.path}: saved view {view_id!r} names rows that version {entry.version} does not have; delete it")
-    computed = {
-        name: _restored(table.column(column).combine_chunks(), about) for name, (column, about) in described["computed"].items()
-    }
+    try:
+        computed = {n: restored_column(table, column, about) for n, (column, about) in described["computed"].items()}
+    except (pa.ArrowException, KeyError, TypeError, ValueError) as e:
+        raise Corrupt(f"{dataset.path}: the computed columns of saved view {view_id!r} do not parse ({e}); delete it") from e
     view = View(snapshot, rows, names=described["tensors"], computed=computed, origin=at_version, query_text=entry.query)
     return view[tuple(described["order"])] if list(view._selection.definitions) != described["order"] else view
 
@@ -142,7 +143,7 @@ def delete_view(dataset: Dataset, view_id: str) -> None:
 def _entry(dataset: Dataset, view_id: str) -> tuple[ViewEntry, dict[str, Any], pa.Table]:
     store = dataset._log.store
     try:
-        data = store.get(_key(view_id))
+        data = store.get(_key(_checked(view_id)))
     except NoSuchObject:
         known = [e.key[len(_FOLDER) : -len(".parquet")] for e in store.list(_FOLDER)]
         raise NoSuchView(f"{dataset.path} has no saved view {view_id!r}; {nearest(view_id, known)}") from None
@@ -158,26 +159,27 @@ def _entry(dataset: Dataset, view_id: str) -> tuple[ViewEntry, dict[str, Any], p
     return entry, described, table
 
 
+def _checked(view_id: Any) -> str:
+    """An id that can name an object."""
+    if isinstance(view_id, str) and _ID.fullmatch(view_id) and len(view_id.encode()) <= _ID_NBYTES_MAX:
+        return view_id
+    raise InvalidInput(
+        f"{view_id!r} is no id of a view: use letters, digits, '_', '-' and '.', of which the last two do not come first; "
+        f"{_ID_NBYTES_MAX} bytes at most"
+    )
+
+
 def _key(view_id: str) -> str:
     return f"{_FOLDER}{view_id}.parquet"
 
 
 def _default_id(view: View) -> str:
-    identity = json.dumps([view._selection.identity(), view.query_text], sort_keys=True)
-    return str(xxhash.xxh3_128(identity.encode()).hexdigest())
-
-
-def _kinds(computed: dict[str, Cells]) -> dict[str, Any]:
-    """Column name and what is needed to restore each computed column."""
-    out = {}
-    for i, (name, cells) in enumerate(computed.items()):
-        about: dict[str, Any] = {}
-        if isinstance(cells, Dense):
-            about = {"dtype": cells.values.dtype.name, "shape": list(cells.values.shape[1:])}
-        elif isinstance(cells, Strings):
-            about = {"json": cells.is_json}
-        out[name] = [f"c{i}", about]
-    return out
+    selection = view._selection
+    digest = xxhash.xxh3_128(json.dumps([selection.identity(), view.query_text], sort_keys=True).encode())
+    for name, cells in selection.computed.items():  # the same query with other parameters is another view
+        for part in (name.encode(), *column_bytes(cells)):
+            digest.update(part)
+    return str(digest.hexdigest())
 
 
 def _encode(selection: Any, entry: dict[str, Any]) -> bytes:
@@ -185,32 +187,9 @@ def _encode(selection: Any, entry: dict[str, Any]) -> bytes:
         "_row": selection.rows,
         "_id": selection.row_ids(np.arange(len(selection))),
     }
-    for name, (column, _) in entry["computed"].items():
-        columns[column] = _stored(selection.computed[name])
+    for name, (column, about) in entry["computed"].items():
+        columns.update(stored_columns(column, selection.computed[name], about))
     table = pa.table(columns).replace_schema_metadata({_METADATA_KEY: json.dumps(entry).encode()})
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     return bytes(sink.getvalue().to_pybytes())
-
-
-def _stored(cells: Cells) -> pa.Array:
-    match cells:
-        case Dense(values) if values.ndim == 1:
-            return pa.array(values)
-        case Dense(values):
-            size = int(np.prod(values.shape[1:], dtype=np.int64))
-            return pa.array(list(values.reshape(len(values), size)))
-        case Ragged(values):
-            return pa.array([None if v is None else v.tolist() for v in values])
-        case Strings(values):
-            return values
-    raise InvalidInput(f"a computed column of {type(cells).__name__} cannot be saved")
-
-
-def _restored(array: pa.Array, about: dict[str, Any]) -> Cells:
-    cells = computed_cells(array)
-    if isinstance(cells, Strings):
-        return Strings(cells.values, bool(about.get("json")))
-    if isinstance(cells, Dense) and "dtype" in about:
-        return Dense(cells.values.astype(about["dtype"], copy=False).reshape(len(cells.values), *about["shape"]))
-    return cells
