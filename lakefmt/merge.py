@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
+import msgspec
 import numpy as np
 
 from lakefmt.cells import Rows
@@ -29,9 +30,10 @@ from lakefmt.outgoing import deletion_slices, samples_at
 from lakefmt.rebase import known, remapped
 from lakefmt.snapshot import Snapshot, differing
 from lakefmt.storage import Store
-from lakefmt.versioning.changes import Append, Change, Delete
+from lakefmt.versioning.changes import Append, Change, ClearColumn, Delete, fold
 from lakefmt.versioning.diff import NO_ROWS, ROWS, Changes, TensorDiff
 
+replace = msgspec.structs.replace
 RESOLUTIONS = (None, "ours", "theirs")
 _NONE: Rows = np.empty(0, np.int64)
 
@@ -52,7 +54,9 @@ class Plan:
     conflicts: dict[int, Rows] = field(default_factory=dict)
 
 
-def plan_rows(theirs: Changes, ours: Changes, resolution: str | None, fields: Iterable[int], look: Look) -> Plan:
+def plan_rows(
+    theirs: Changes, ours: Changes, resolution: str | None, fields: Iterable[int], look: Look, contested: Mapping[int, Rows]
+) -> Plan:  # fmt: skip
     """What a replay does to rows, and where both sides did something.
 
     Args:
@@ -61,30 +65,39 @@ def plan_rows(theirs: Changes, ours: Changes, resolution: str | None, fields: It
         resolution: whose sample counts where both changed it; ``None``: nobody's (the conflicts are for an error).
         fields: tensors that are in the result.
         look: compares samples, so that writing what was there already, or the same on both sides, is no conflict.
+        contested: per field id, rows whose sample the base cannot tell: where the sides differ, both have changed it.
     """
     rows, own = theirs.get(ROWS, NO_ROWS), ours.get(ROWS, NO_ROWS)
     plan = Plan(come=rows.added, go=rows.deleted)
     kept, revived = [_NONE], [_NONE]
+    twice = np.intersect1d(rows.added, own.added)  # rows that both took over from elsewhere
     for field_id in fields:
-        mine, other = _cells(ours.get(field_id), own), _cells(theirs.get(field_id), rows)
+        unsure = np.union1d(twice, contested.get(field_id, _NONE))
+        mine = np.setdiff1d(_cells(ours.get(field_id), own), unsure)
+        other = np.setdiff1d(_cells(theirs.get(field_id), rows), unsure)
         both = look.disagreeing(field_id, np.intersect1d(mine, other))
         lost = look.changed(field_id, np.intersect1d(other, own.deleted), there=True)
         spared = look.changed(field_id, np.intersect1d(mine, rows.deleted), there=False)
-        conflicts = np.unique(np.concatenate([both, lost, spared]))
+        clashing, lacking = look.compared(field_id, unsure)
+        disputed = look.on_one_side(contested.get(field_id, _NONE))
+        conflicts = np.unique(np.concatenate([both, lost, spared, clashing, disputed]))
         if len(conflicts):
             plan.conflicts[field_id] = conflicts
         if resolution == "ours":
             other = np.setdiff1d(other, conflicts)
-            kept.append(spared)
+            kept += [spared, disputed]
+            clashing = _NONE
         else:
-            revived.append(lost)
+            revived += [lost, disputed]
         other = np.setdiff1d(other, np.setdiff1d(own.deleted, np.concatenate(revived)))
         shared = np.intersect1d(mine, other)  # what was touched there and is as it was does not undo what changed here
         other = np.setdiff1d(other, np.setdiff1d(shared, look.changed(field_id, shared, there=True)))
-        if len(other):
-            plan.cells[field_id] = other
-    plan.go = np.setdiff1d(plan.go, np.concatenate(kept))
-    plan.come = np.union1d(plan.come, np.concatenate(revived))
+        cells = np.unique(np.concatenate([other, lacking, clashing]))
+        if len(cells):
+            plan.cells[field_id] = cells
+    stay, back = (np.unique(np.concatenate(parts)) for parts in (kept, revived))
+    plan.go = np.setdiff1d(np.union1d(plan.go, look.only_here(back)), stay)
+    plan.come = np.setdiff1d(np.union1d(plan.come, np.setdiff1d(back, plan.go)), stay)
     return plan
 
 
@@ -97,6 +110,18 @@ class Look(Protocol):
 
     def changed(self, field_id: int, ids: Rows, *, there: bool) -> Rows:
         """Rows that were touched there (or here): those whose sample is another than before."""
+        ...
+
+    def compared(self, field_id: int, ids: Rows) -> tuple[Rows, Rows]:
+        """Rows that both sides have, but not what they began from: those with another sample, those that have one only there."""
+        ...
+
+    def on_one_side(self, ids: Rows) -> Rows:
+        """Rows that one of the sides has, and the other has not."""
+        ...
+
+    def only_here(self, ids: Rows) -> Rows:
+        """Rows that the target has and the source has not."""
         ...
 
 
@@ -118,6 +143,7 @@ class Replay:
         target: what it is replayed on.
         theirs, ours: rows changed from base to source, and from base to target.
         resolution: whose sample counts where both changed it: ``ours`` (the target's), ``theirs``, or ``None``: an error.
+        contested: per field id, rows whose sample the base cannot tell.
     """
 
     store: Store
@@ -127,6 +153,7 @@ class Replay:
     theirs: Changes
     ours: Changes
     resolution: str | None
+    contested: Mapping[int, Rows] = field(default_factory=dict)
 
     def changes(self) -> list[Change]:
         """The changes that bring the difference to the target.
@@ -143,7 +170,12 @@ class Replay:
 
     @cached_property
     def _plan(self) -> Plan:
-        return plan_rows(self.theirs, self.ours, self.resolution, self._schema.final, self)
+        return plan_rows(self.theirs, self.ours, self.resolution, self._schema.final, self, self.contested)
+
+    @property
+    def conflicts(self) -> Mapping[int, Rows]:
+        """Per field id, rows that are in conflict, however that is resolved."""
+        return self._plan.conflicts
 
     def disagreeing(self, field_id: int, ids: Rows) -> Rows:
         """See ``Look``."""
@@ -155,22 +187,29 @@ class Replay:
         """See ``Look``."""
         return differing(self.base, self.source if there else self.target, field_id, ids)
 
+    def compared(self, field_id: int, ids: Rows) -> tuple[Rows, Rows]:
+        """See ``Look``."""
+        ids = ids[(self.source.present(ids) >= 0) & (self.target.present(ids) >= 0)]
+        ids = differing(self.source, self.target, field_id, ids)
+        here, there = (np.isin(ids, _having(side, field_id, ids)) for side in (self.target, self.source))
+        return ids[here & there], ids[there & ~here]
+
+    def on_one_side(self, ids: Rows) -> Rows:
+        """See ``Look``."""
+        single: Rows = ids[(self.source.present(ids) >= 0) != (self.target.present(ids) >= 0)]
+        return single
+
+    def only_here(self, ids: Rows) -> Rows:
+        """See ``Look``."""
+        only: Rows = ids[(self.source.present(ids) < 0) & (self.target.present(ids) >= 0)]
+        return only
+
     @cached_property
     def _schema(self) -> SchemaMerge:
         return SchemaMerge(
             self.base.version.state, self.source.version.state, self.target.version.state, self.resolution,
-            frozenset(i for i in self.theirs if len(_cells(self.theirs[i], self.theirs.get(ROWS, NO_ROWS)))),
-            frozenset(i for i, d in self.ours.items() if len(d.updated) or len(self._there_here(i, d.added))),
+            lambda i: _written(self.theirs.get(i), self.source, i), lambda i: _written(self.ours.get(i), self.target, i),
         )  # fmt: skip
-
-    def _there_here(self, field_id: int, ids: Rows) -> Rows:
-        """Rows of the target that have a sample of a tensor."""
-        name = next((t.name for t in self.target.version.state.tensors if t.id == field_id), None)
-        rows = self.target.present(ids)
-        ids, rows = ids[rows >= 0], rows[rows >= 0]
-        if name is None or not len(ids):
-            return _NONE
-        return ids[[s is not None for s in self.target.shapes(name, rows)]]
 
     @property
     def _names(self) -> dict[int, str]:
@@ -188,7 +227,7 @@ class Replay:
         strangers, back = plan.come[index < 0], plan.come[index >= 0]
         back = back[self.target.present(back) < 0]
         back = back[self.source.present(back) >= 0]
-        out: list[Change] = [*self._adopted(strangers), *self._deletions(plan.go, back)]
+        out: list[Change] = [*self._leftovers, *self._adopted(strangers), *self._deletions(plan.go, back)]
         for field_id, source in self._sources.items():
             cells = np.union1d(plan.cells.get(field_id, _NONE), back)
             if field_id in self._schema.brought:
@@ -198,14 +237,37 @@ class Replay:
 
     def _unlike(self, field_id: int) -> Rows:
         """Rows of the source whose samples of a tensor the target's files do not hold (a compaction may have left them out)."""
-        own = {f.id: f for f in self.target.fragments}
-        out = [_NONE]
-        for fragment in self.source.fragments:
-            mine = own.get(fragment.id)
-            same = mine is not None and mine.field(field_id) == fragment.field(field_id)
-            if not (same and mine is not None and mine.overlays_of(field_id) == fragment.overlays_of(field_id)):
-                out.append(self.source.ids_of(fragment)[self.source.remaining(fragment)])
-        return np.concatenate(out)
+        alike = self._alike(field_id)
+        rows = [f for f in self.source.fragments if f.id not in alike]
+        return np.concatenate([_NONE, *(self.source.ids_of(f)[self.source.remaining(f)] for f in rows)])
+
+    def _alike(self, field_id: int) -> set[str]:
+        """Fragments that hold the same samples of a tensor on both sides."""
+        own = {f.id: (f.field(field_id), f.overlays_of(field_id)) for f in self.target.fragments}
+        return {f.id for f in self.source.fragments if own.get(f.id) == (f.field(field_id), f.overlays_of(field_id))}
+
+    @cached_property
+    def _leftovers(self) -> list[Change]:
+        """What the target's files still hold of tensors that it has dropped and gets back. They were written under another
+        definition, perhaps, so that they are not taken for samples of the tensor as the source has it.
+        """
+        out: list[Change] = []
+        for field_id in sorted(self._schema.brought):
+            alike = self._alike(field_id)
+            holding = (f for f in self.target.fragments if f.field(field_id) is not None or f.overlays_of(field_id))
+            stale = tuple(f.id for f in holding if f.id not in alike)
+            if stale:
+                out.append(ClearColumn(stale, field_id))
+        return out
+
+    @cached_property
+    def _cleared(self) -> Snapshot:
+        """The target without what is left over."""
+        if not self._leftovers:
+            return self.target
+        version = self.target.version
+        state = fold(version.state, self._leftovers, self.target.leaves)
+        return Snapshot(self.target.reader, replace(version, state=state), self.target.url, self.target.leaves)
 
     def _adopted(self, ids: Rows) -> list[Change]:
         """Rows the target has never had: fragments as they are, where all of their rows are such; else copies of those that are."""
@@ -256,12 +318,28 @@ class Replay:
         """The source's samples of one tensor for rows that the target has."""
         positions = self.source.present(ids)
         ids, positions = ids[positions >= 0], positions[positions >= 0]
-        index, offsets = self.target.find_ids(ids)
+        index, offsets = self._cleared.find_ids(ids)
         there = index >= 0
         if not there.any():
             return []
         column = self._column(source, positions[there])
-        return samples_at(self.store, self.target, self._schema.final[source.id], index[there], offsets[there], column, fills=False)
+        final = self._schema.final[source.id]
+        return samples_at(self.store, self._cleared, final, index[there], offsets[there], column, fills=False)
+
+
+def _written(changes: TensorDiff | None, side: Snapshot, field_id: int) -> bool:
+    """Whether one side has written samples of a tensor."""
+    return changes is not None and bool(len(changes.updated) or len(_having(side, field_id, changes.added)))
+
+
+def _having(side: Snapshot, field_id: int, ids: Rows) -> Rows:
+    """Those of some rows that have a sample of a tensor."""
+    name = next((t.name for t in side.version.state.tensors if t.id == field_id), None)
+    rows = side.present(ids)
+    ids, rows = ids[rows >= 0], rows[rows >= 0]
+    if name is None or not len(ids):
+        return _NONE
+    return ids[[s is not None for s in side.shapes(name, rows)]]
 
 
 def _report(conflicts: Mapping[str, Rows], clashes: list[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -30,12 +31,19 @@ class SchemaMerge:
     """
 
     def __init__(
-        self, base: State, source: State, target: State, resolution: str | None, theirs: frozenset[int], ours: frozenset[int]
+        self,
+        base: State,
+        source: State,
+        target: State,
+        resolution: str | None,
+        theirs: Callable[[int], bool],
+        ours: Callable[[int], bool],
     ) -> None:
         """
         Args:
-            theirs, ours: field ids of tensors whose samples the source, the target changed.
+            theirs, ours: whether the source, the target has written samples of a tensor, by field id.
         """
+        self._written = (theirs, ours)
         self.changes: list[Change] = []
         self.remaps: dict[int, Rows] = {}
         self.complaints: list[str] = []
@@ -48,9 +56,10 @@ class SchemaMerge:
             before, theirs_now, mine = old.get(field_id), new.get(field_id), now.get(field_id)
             if theirs_now is None:
                 if before is not None and mine is not None:
-                    self._removed(mine, changed=field_id in ours or mine != before)
+                    self._removed(mine, changed=mine != before or ours(field_id))
             elif mine is None:
-                self._absent(before, theirs_now, changed=field_id in theirs or (before is not None and theirs_now != before))
+                changed = before is not None and (theirs_now != before or theirs(field_id))
+                self._absent(before, theirs_now, changed=changed)
             else:
                 self._both(before or mine, theirs_now, mine)
         names = [t.name for t in self.final.values()]
@@ -90,6 +99,10 @@ class SchemaMerge:
         self.brought.add(theirs.id)
 
     def _both(self, before: TensorDef, theirs: TensorDef, mine: TensorDef) -> None:
+        retyped = [(theirs, mine, 1, "there and written here"), (mine, theirs, 0, "here and written there")]
+        for now, other, side, where in retyped:
+            if now.htype != before.htype and other.htype == before.htype and self._written[side](mine.id):
+                self._clash(f"tensor {mine.name!r} was made {now.htype!r} {where}; alter_tensor() on the other side first")
         name = self._three(f"name of {mine.name!r}", before.name, theirs.name, mine.name)
         dtype = self._dtype(before, theirs, mine)
         merged = replace(

@@ -43,7 +43,8 @@ class Snapshot:
         self.version = version
         self.url = url
         self.definitions: Mapping[str, TensorDef] = {t.name: t for t in version.state.tensors}
-        self.fragments = Tree(version.state, leaves or Leaves(reader.store))
+        self.leaves = leaves or Leaves(reader.store)
+        self.fragments = Tree(version.state, self.leaves)
         self._rows = version.state.rows
         if version.inline:
             reader.lend(version, version.inline)
@@ -397,7 +398,8 @@ class Snapshot:
             if ends:
                 end = max(ends)
                 inside = end if not fragment.deleted else int(np.searchsorted(self.remaining(fragment), end))
-                return int(start + inside)
+                if inside:  # else all rows that had a sample are deleted
+                    return int(start + inside)
         return 0
 
     def unit_rows(self) -> int:

@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from lakefmt.compact import Part, plan, rewritten
-from lakefmt.errors import Conflict, Corrupt, InvalidInput
+from lakefmt.errors import Corrupt, InvalidInput
+from lakefmt.fragment.meta import Fragment
 from lakefmt.handle import Handle
 from lakefmt.storage import Store, open_store, parse_address
 from lakefmt.transfer import Transfer, copy_all, copy_head, send_branch
@@ -20,7 +21,8 @@ from lakefmt.versioning.check import Repair, Report, check
 from lakefmt.versioning.check import repair as mend
 from lakefmt.versioning.diff import differing
 from lakefmt.versioning.expire import GRACE_S, Expiry, expire
-from lakefmt.versioning.log import Log, Transaction
+from lakefmt.versioning.leaves import Tree
+from lakefmt.versioning.log import Log, Nothing, Transaction
 from lakefmt.versioning.names import check_kept
 from lakefmt.versioning.records import Lease, Version
 from lakefmt.versions import milliseconds
@@ -54,10 +56,6 @@ class Compaction:
             f"{verb} {self.rows:,} rows ({self.nbytes:,} bytes) in {len(self.parts):,} parts: "
             f"{before:,} fragments become {after:,}; {deleted:,} deleted rows and {overlays:,} updates folded in"
         )
-
-
-class _NothingLeft(Conflict):
-    """Others have changed all that was to be compacted."""
 
 
 class Kept(Handle):
@@ -100,15 +98,15 @@ class Kept(Handle):
         def build(version: Version) -> list[Change]:
             pairs = differing(self._log.leaves, planned.state, version.state)
             changed = {f.id for pair in pairs for f in pair if f is not None}
-            left = tuple(g for g in groups if changed.isdisjoint(g.old))
+            # a tensor that was dropped when this was planned and has come back: what was written anew lacks it
+            back = {t.id for t in version.state.tensors} - {t.id for t in planned.state.tensors}
+            lacking = {f.id for f in Tree(planned.state, self._log.leaves) if any(_holds(f, i) for i in back)} if back else set()
+            left = tuple(g for g in groups if changed.isdisjoint(g.old) and lacking.isdisjoint(g.old))
             if not left:
-                raise _NothingLeft("others have changed all of it")
+                raise Nothing("others have changed all of it")
             return [Compact(left)]
 
-        try:
-            self._writer.commit_changes(Transaction(build, operation="compact", again=True))
-        except _NothingLeft:
-            self._writer.move_to(self._log.head(planned.head.branch, at_least=planned.head.v))
+        self._writer.commit_changes(Transaction(build, operation="compact", again=True))
 
     def expire(
         self, older_than: Any = None, *, keep: int = 1, grace_s: float = GRACE_S, dry_run: bool = False
@@ -263,6 +261,10 @@ class Kept(Handle):
 
     def _other(self, path: str | os.PathLike[str], options: Mapping[str, Any] | None) -> Log:
         return Log.open(_place(path, options))
+
+
+def _holds(fragment: Fragment, field_id: int) -> bool:
+    return fragment.field(field_id) is not None or bool(fragment.overlays_of(field_id))
 
 
 def look_over(path: str, *, full: bool = False, repair: bool = False) -> tuple[Report, Repair | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -14,10 +14,11 @@ from lakefmt.cells import Rows
 from lakefmt.errors import InvalidInput, NoSuchVersion, nearest
 from lakefmt.handle import Handle
 from lakefmt.merge import RESOLUTIONS, Replay
+from lakefmt.merge_base import Base, Reader, merge_base
 from lakefmt.snapshot import Snapshot
 from lakefmt.versioning.changes import Contain, Name, Restore
-from lakefmt.versioning.diff import NO_ROWS, Changes, Diff, changes_between, common_ancestor, diff_versions
-from lakefmt.versioning.log import TRANSACTION_AGE_MAX_S, Transaction
+from lakefmt.versioning.diff import NO_ROWS, Diff, changes_between, diff_versions
+from lakefmt.versioning.log import TRANSACTION_AGE_MAX_S, Nothing, Transaction
 from lakefmt.versioning.names import at_time, check_kept, create_branch, create_tag, delete_branch, rename_branch, squash_branch
 from lakefmt.versioning.records import Branch, Head, Tag, Version, version_id
 
@@ -292,18 +293,11 @@ class Versioned(Handle):
         _check_message(message)
         if not isinstance(source, str):
             raise InvalidInput(f"merge() takes a branch, tag or version id, got {source!r}")
-        writer = self._write()
-        with writer.lock:
-            writer.flush()
+        with self._write().lock:
+            self.refresh()
             theirs = self._version(source)
-            here = {**writer.version.state.contains, writer.version.head.branch: writer.version.head.v}
-            if here.get(theirs.head.branch, -1) >= theirs.head.v:
-                return self.version_id  # all of it is here
-            base = common_ancestor(self._log, writer.version, theirs)
-            brought = {**theirs.state.contains, theirs.head.branch: theirs.head.v}
-            brought.pop(writer.version.head.branch, None)
             text = message or f"Merge {source} into {self.branch}"
-            self._replay(base, theirs, conflict_resolution, text, "merge", brought)
+            self._replay(None, theirs, conflict_resolution, text, "merge")
         return self.version_id
 
     def cherry_pick(self, version: str, conflict_resolution: str | None = None, *, message: str | None = None) -> str:
@@ -316,7 +310,7 @@ class Versioned(Handle):
         text = message or picked.head.message or f"Cherry-pick {picked.id}"
         with self._write().lock:
             self._write().flush()
-            self._replay(self._parent(picked), picked, conflict_resolution, text, "cherry-pick", {})
+            self._replay(self._parent(picked), picked, conflict_resolution, text, "cherry-pick")
         return self.version_id
 
     def revert(self, version: str | None = None, conflict_resolution: str | None = None, *, message: str | None = None) -> str:
@@ -329,21 +323,34 @@ class Versioned(Handle):
         text = message or f"Revert {undone.id}" + (f" ({undone.head.message})" if undone.head.message else "")
         with self._write().lock:
             self._write().flush()
-            self._replay(undone, self._parent(undone), conflict_resolution, text, "revert", {})
+            self._replay(undone, self._parent(undone), conflict_resolution, text, "revert")
         return self.version_id
 
-    def _replay(
-        self, base: Version, source: Version, resolution: str | None, message: str, operation: str, brought: Mapping[str, int]
-    ) -> None:  # fmt: skip
+    def _replay(self, since: Version | None, source: Version, resolution: str | None, message: str, operation: str) -> None:
+        """Bring what was done from one version to another on top of this branch.
+
+        Args:
+            since: where it begins; ``None``: where the two branches parted, which each new commit may change.
+        """
         writer = self._writer
-        old, new = self._snapshot(base), self._snapshot(source)
-        theirs = changes_between(self._log, base, source, writer)
+        reader = Reader(writer.reader, self._log.leaves, self._url)
+        given = None if since is None else Base(self._snapshot(since), reader)
+        contains = {**source.state.contains, source.head.branch: source.head.v}
 
         def build(version: Version) -> list[Any]:
-            ours: Changes = changes_between(self._log, base, version, writer)
-            replay = Replay(self._log.store, old, new, writer.at(version), theirs, ours, resolution)
-            changes = replay.changes()
-            return [*changes, *([Contain(dict(brought))] if brought else [] if changes else [Name()])]
+            brought: list[Any] = []
+            if given is None:
+                here = {**version.state.contains, version.head.branch: version.head.v}
+                if here.get(source.head.branch, -1) >= source.head.v:
+                    raise Nothing(f"all of {source.id} is in {version.id}")
+                brought = [Contain({b: v for b, v in contains.items() if b != version.head.branch})]
+            base = given or merge_base(self._log, version, source, reader)
+            replay = Replay(
+                self._log.store, base.snapshot, self._snapshot(source), writer.at(version),
+                changes_between(self._log, base.version, source, base.reading),
+                changes_between(self._log, base.version, version, base.reading), resolution, base.contested,
+            )  # fmt: skip
+            return [*replay.changes(), *brought] or [Name()]
 
         merged = (source.head.branch, source.head.v) if operation == "merge" else None
         txn = Transaction(

@@ -78,6 +78,14 @@ class WriteColumn:
 
 
 @dataclass(frozen=True, slots=True)
+class ClearColumn:
+    """A tensor is missing in some fragments from now on; what their files hold of it is not looked at any more."""
+
+    fragments: tuple[str, ...]
+    field_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class EditTensor:
     """A tensor's definition replaced; ``how`` says in what."""
 
@@ -149,8 +157,8 @@ class Seal:
 
 
 Change: TypeAlias = (
-    Append | Delete | Update | AddTensor | WriteColumn | EditTensor | DropTensor | Compact | Restore | SetInfo | SetFloor | Contain
-    | Name | Seal
+    Append | Delete | Update | AddTensor | WriteColumn | ClearColumn | EditTensor | DropTensor | Compact | Restore | SetInfo
+    | SetFloor | Contain | Name | Seal
 )  # fmt: skip
 
 
@@ -161,6 +169,10 @@ def fold(state: State, changes: Iterable[Change], leaves: Leaves) -> State:
     if len(set(names)) < len(names):
         twice = next(n for n in names if names.count(n) > 1)
         raise AlreadyExists(f"tensor {twice!r} exists already")
+    groups = {n[:i] for n in names for i, c in enumerate(n) if c == "/"}
+    if not groups.isdisjoint(names):
+        both = next(n for n in names if n in groups)
+        raise AlreadyExists(f"{both!r} would be a tensor and a group; choose another name")
     return after
 
 
@@ -180,6 +192,8 @@ def _apply(state: State, change: Change, leaves: Leaves) -> State:
             return replace(state, tensors=(*state.tensors, definition))
         case WriteColumn(files, field_id):
             return _edit(state, leaves, files, lambda f, new: _with_column(f, new, field_id))
+        case ClearColumn(fragments, field_id):
+            return _edit(state, leaves, dict.fromkeys(fragments), lambda f, _: _without_column(f, field_id))
         case EditTensor(definition):
             _expect_tensor(state, definition.id, definition.name)
             return replace(state, tensors=tuple(definition if t.id == definition.id else t for t in state.tensors))
@@ -219,6 +233,14 @@ def _with_column(fragment: Fragment, files: tuple[ColumnFile, ...], field_id: in
     return replace(fragment, files=(*fragment.files, *files))
 
 
+def _without_column(fragment: Fragment, field_id: int) -> Fragment:
+    files = (replace(f, fields=tuple(e for e in f.fields if e.id != field_id)) for f in fragment.files)
+    needed = {e.shape_file for f in fragment.files for e in f.fields if e.id != field_id}
+    # a file with nothing but this tensor goes; one that others have their shapes in stays
+    kept = tuple(f for f, old in zip(files, fragment.files, strict=True) if f.fields or not old.fields or f.key in needed)
+    return replace(fragment, files=kept, overlays=tuple(o for o in fragment.overlays if o.field_id != field_id))
+
+
 def _edit(state: State, leaves: Leaves, by_fragment: Mapping[str, Any], fn: Callable[[Fragment, Any], Fragment]) -> State:
     """Give the fragments named a new form; all must be there."""
     old = {i: current(state, leaves, i) for i in by_fragment}
@@ -248,6 +270,8 @@ def touch(change: Change) -> Touch:
             return Touch(operation=Operation.ADD_TENSOR, tensors=(definition.id,), names=(definition.name,))
         case WriteColumn(files, field_id):
             return Touch(operation=Operation.WRITE_COLUMN, fragments=_listed(files), tensors=(field_id,))
+        case ClearColumn(fragments, field_id):
+            return Touch(operation=Operation.WRITE_COLUMN, fragments=_listed(fragments), tensors=(field_id,))
         case EditTensor(definition, how):
             renamed = (definition.name,) if how is Edit.RENAMED else ()
             return Touch(operation=Operation.EDIT_SCHEMA, tensors=(definition.id,), names=(str(how), *renamed))

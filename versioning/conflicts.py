@@ -64,7 +64,18 @@ def _written(mine: Touch, theirs: Touch) -> Verdict:
     """My samples of a tensor whose definition they edited."""
     if not _same_tensor(mine, theirs):
         return Verdict.COMMUTE
-    return Verdict.FAIL if Edit.DROPPED in theirs.names else Verdict.RERUN
+    unchecked = Edit.DROPPED in theirs.names or Edit.RETYPED in theirs.names
+    return Verdict.FAIL if unchecked else Verdict.RERUN
+
+
+def _retypes(mine: Touch, theirs: Touch) -> Verdict:
+    """Rows appended to a tensor that I gave another htype: they were not looked at."""
+    return Verdict.RERUN if Edit.RETYPED in mine.names and _same_tensor(mine, theirs) else Verdict.COMMUTE
+
+
+def _info(mine: Touch, theirs: Touch) -> Verdict:
+    """Metadata, of which a restore has an older form."""
+    return Verdict.FAIL if "info" in (*mine.names, *theirs.names) else Verdict.COMMUTE
 
 
 def _edits(mine: Touch, theirs: Touch) -> Verdict:
@@ -88,7 +99,9 @@ RULES: Mapping[str, Rule] = {
     "rerun on same tensor": _when(Verdict.RERUN, _same_tensor),
     "rerun on same fragment and tensor": _when(Verdict.RERUN, _same_cells),
     "rerun on same fragment and tensor, fail for fills": _fills,
-    "rerun on same tensor, fail if dropped": _written,
+    "rerun on same tensor, fail if dropped or retyped": _written,
+    "rerun if mine is retyped": _retypes,
+    "fail for info": _info,
     "leave out same fragments": _when(Verdict.PART, _same_fragment),
     "fail on same fragment and tensor": _when(Verdict.FAIL, _same_cells),
     "fail": lambda mine, theirs: Verdict.FAIL,
@@ -100,7 +113,8 @@ RULES: Mapping[str, Rule] = {
 _ = "commutes"
 _R, _RF, _RT, _RC = "rerun", "rerun on same fragment", "rerun on same tensor", "rerun on same fragment and tensor"
 _F, _XC = "rerun on same fragment and tensor, fail for fills", "fail on same fragment and tensor"
-_W, _P, _N = "rerun on same tensor, fail if dropped", "leave out same fragments", "fail on same new name"
+_W, _P, _N = "rerun on same tensor, fail if dropped or retyped", "leave out same fragments", "fail on same new name"
+_RA, _XI = "rerun if mine is retyped", "fail for info"
 _X, _XN, _E = "fail", "fail on same name", "rerun class names, fail on same tensor or new name"
 
 _COLUMNS = (
@@ -114,14 +128,14 @@ TABLE: Mapping[Operation, Mapping[Operation, str]] = {
     for mine, row in {
         #                    append delete update add_tensor write_col compact edit overwrite config name seal
         _O.APPEND:          (_,     _,     _,     _,         _,        _,      _W,  _X,       _,     _,   _X),
-        _O.DELETE:          (_,     _RF,   _,     _,         _,        _RF,    _,   _X,       _,     _,   _X),
+        _O.DELETE:          (_,     _RF,   _RF,   _,         _,        _RF,    _,   _X,       _,     _,   _X),
         _O.UPDATE:          (_,     _RF,   _F,    _,         _F,       _RF,    _W,  _X,       _,     _,   _X),
         _O.ADD_TENSOR:      (_,     _,     _,     _N,        _,        _,      _N,  _X,       _,     _,   _X),
         _O.WRITE_COLUMN:    (_,     _,     _XC,   _,         _XC,      _RF,    _W,  _X,       _,     _,   _X),
-        _O.COMPACT:         (_,     _P,    _P,    _,         _P,       _P,     _,   _X,       _,     _,   _X),
-        _O.EDIT_SCHEMA:     (_,     _,     _RT,   _N,        _RT,      _,      _E,  _X,       _,     _,   _X),
-        _O.OVERWRITE:       (_X,    _X,    _X,    _X,        _X,       _X,     _X,  _X,       _,     _,   _X),
-        _O.CONFIG:          (_,     _,     _,     _,         _,        _,      _,   _,        _XN,   _,   _X),
+        _O.COMPACT:         (_,     _P,    _P,    _R,        _P,       _P,     _,   _X,       _,     _,   _X),
+        _O.EDIT_SCHEMA:     (_RA,   _,     _RT,   _N,        _RT,      _,      _E,  _X,       _,     _,   _X),
+        _O.OVERWRITE:       (_X,    _X,    _X,    _X,        _X,       _X,     _X,  _X,       _XI,   _,   _X),
+        _O.CONFIG:          (_,     _,     _,     _,         _,        _,      _,   _XI,      _XN,   _,   _X),
         _O.NAME:            (_,     _,     _,     _,         _,        _,      _,   _,        _,     _,   _X),
         _O.SEAL:            (_X,    _X,    _X,    _X,        _X,       _X,     _X,  _X,       _X,    _X,  _X),
     }.items()

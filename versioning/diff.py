@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol, TypeAlias
 
 import msgspec
@@ -125,6 +126,9 @@ def _edited(old: TensorDef, new: TensorDef) -> bool:
     return msgspec.structs.replace(old, name=new.name) != new
 
 
+#: The branch of a state that was put together and is in no log; see ``merge_base``.
+NOWHERE = ""
+
 #: Per field id, what happened to its rows; under ``ROWS``, which rows came and went, whatever samples they have.
 Changes: TypeAlias = dict[int, TensorDiff]
 ROWS = -1
@@ -139,17 +143,18 @@ def changes_between(log: Log, old: Version, new: Version, reading: Reading) -> C
     versions between are looked at one by one, as compaction takes up the updates before it; and where neither version came from
     the other by commits alone, the samples of such rows are compared.
     """
-    direct, moved = _step(log, old, new, reading)
+    field_ids = tuple(dict.fromkeys(t.id for t in (*old.state.tensors, *new.state.tensors)))
+    direct, moved = _step(log, old, new, field_ids, reading)
     if not moved:
         return direct
     try:
-        path = _path(log, old, new)
+        path = None if NOWHERE in (old.head.branch, new.head.branch) else _path(log, old, new)
         if path is not None:
-            return _walk(log, path, reading)
-        back = _path(log, new, old)
+            return _walk(log, path, field_ids, reading)
+        back = None if NOWHERE in (old.head.branch, new.head.branch) else _path(log, new, old)
         if back is not None:
-            return {i: inverse(d) for i, d in _walk(log, back, reading).items()}
-    except VersionExpired:  # some of those between are gone
+            return {i: inverse(d) for i, d in _walk(log, back, field_ids, reading).items()}
+    except (VersionExpired, Corrupt):  # some of those between are gone, or what they refer to is lost
         pass
     for field_id, ids in moved.items():
         changed = reading.differing(old, new, field_id, ids)
@@ -158,26 +163,32 @@ def changes_between(log: Log, old: Version, new: Version, reading: Reading) -> C
     return direct
 
 
-def common_ancestor(log: Log, one: Version, other: Version) -> Version:
-    """The newest version whose work is in both.
+def common_ancestors(log: Log, one: Version, other: Version) -> list[Version]:
+    """The newest versions whose work is in both: those that no other such version contains. Several where both sides have merged
+    the same branches, each by itself.
 
     Raises:
         InvalidInput: there is none.
+        VersionExpired: one of them has expired.
     """
     mine, theirs = (ancestors(log, v) for v in (one, other))
     shared = [(b, min(v, theirs[b])) for b, v in mine.items() if b in theirs]
     if not shared:
         raise InvalidInput(f"versions {one.id} and {other.id} have no common ancestor")
-    found = [log.read(b, v) for b, v in shared]
-    newest = [
-        v for v in found
-        if not any(w is not v and w.state.contains.get(v.head.branch, -1) >= v.head.v for w in found)
-    ]  # fmt: skip
-    return max(newest or found, key=lambda v: v.head.ts_ms)
+    # one that has expired is no reason to take an older one: what was undone since would come back
+    found = [log.read(*place) for place in shared]
+    newest = [v for v in found if not any(w is not v and _contains(w, v) for w in found)]
+    return sorted(newest or found, key=lambda v: v.head.ts_ms)
+
+
+def _contains(one: Version, other: Version) -> bool:
+    return one.state.contains.get(other.head.branch, -1) >= other.head.v
 
 
 def ancestors(log: Log, version: Version) -> dict[str, int]:
     """Branch uuid to v: the work of which versions is in this one."""
+    if version.head.branch == NOWHERE:
+        return dict(version.state.contains)
     found = {**version.state.contains, version.head.branch: version.head.v}
     branch = version.head.branch
     while True:  # versions written before there was ``contains`` only tell where their branch began
@@ -193,25 +204,45 @@ def inverse(changes: TensorDiff) -> TensorDiff:
     return TensorDiff(changes.deleted, changes.updated, changes.added)
 
 
-def _step(log: Log, old: Version, new: Version, reading: Reading) -> tuple[Changes, dict[int, Ids]]:
+def _step(log: Log, old: Version, new: Version, field_ids: Iterable[int], reading: Reading) -> tuple[Changes, dict[int, Ids]]:
     """Rows that differ, by comparing the fragments that differ; and per field id, rows that lie in other fragments now."""
-    pairs = differing(log.leaves, old.state, new.state)
+    pairs = [_Pair(a, b, reading) for a, b in differing(log.leaves, old.state, new.state)]
     moved: dict[int, Ids] = {}
     out: Changes = {}
-    for field_id in dict.fromkeys(t.id for t in (*old.state.tensors, *new.state.tensors)):
-        parts = [_fragment_diff(a, b, field_id, reading) for a, b in pairs]
-        added, updated, deleted = (np.sort(np.concatenate([p[i] for p in parts] or [_NONE])) for i in range(3))
-        both = np.intersect1d(added, deleted)
+    for field_id in field_ids:
+        added, updated, deleted = _sorted_parts([p.samples(field_id) for p in pairs])
+        both = _common(added, deleted)
         if len(both):
             moved[field_id] = both
-            fresh = [_patched_ids(b, field_id, reading) for a, b in pairs if a is None and b is not None]
-            patched = np.intersect1d(both, np.concatenate(fresh)) if fresh else _NONE
-            added, deleted, updated = np.setdiff1d(added, both), np.setdiff1d(deleted, both), np.union1d(updated, patched)
+            fresh = [p.patched(field_id) for p in pairs if p.old is None]
+            patched = _common(both, np.unique(np.concatenate(fresh))) if fresh else _NONE
+            added, deleted, updated = _less(added, both), _less(deleted, both), np.union1d(updated, patched)
         out[field_id] = TensorDiff(added, updated, deleted)
-    had = np.concatenate([_live_ids(a, reading) for a, _ in pairs] or [_NONE])
-    has = np.concatenate([_live_ids(b, reading) for _, b in pairs] or [_NONE])
-    out[ROWS] = TensorDiff(np.setdiff1d(has, had), _NONE, np.setdiff1d(had, has))
+    come, _, gone = _sorted_parts([p.rows() for p in pairs])
+    out[ROWS] = TensorDiff(_less(come, gone), _NONE, _less(gone, come))
     return out, moved
+
+
+def _sorted_parts(parts: Sequence[tuple[Ids, Ids, Ids]]) -> tuple[Ids, Ids, Ids]:
+    """Row ids of all fragments, ascending (each is in one fragment on either side)."""
+    added, updated, deleted = (np.sort(np.concatenate([p[i] for p in parts] or [_NONE])) for i in range(3))
+    return added, updated, deleted
+
+
+def _common(one: Ids, other: Ids) -> Ids:
+    """What is in both of two sets."""
+    if not len(one) or not len(other):
+        return _NONE
+    common: Ids = np.intersect1d(one, other, assume_unique=True)
+    return common
+
+
+def _less(one: Ids, other: Ids) -> Ids:
+    """What is in the first of two sets only."""
+    if not len(one) or not len(other):
+        return one
+    left: Ids = np.setdiff1d(one, other, assume_unique=True)
+    return left
 
 
 def differing(leaves: Leaves, old: State, new: State) -> list[tuple[Fragment | None, Fragment | None]]:
@@ -252,12 +283,13 @@ def _path(log: Log, old: Version, new: Version) -> list[tuple[str, int]] | None:
     return [*out, *((branch, n) for n in range(v, old.head.v - 1, -1))][::-1]
 
 
-def _walk(log: Log, path: Sequence[tuple[str, int]], reading: Reading) -> Changes:
+def _walk(log: Log, path: Sequence[tuple[str, int]], field_ids: Iterable[int], reading: Reading) -> Changes:
+    """Step by step, the same tensors at each step: one that was dropped and came back has rows that went meanwhile."""
     total: Changes = {}
     before = log.read(*path[0])
     for place in path[1:]:
         after = log.read(*place)
-        changes, moved = _step(log, before, after, reading)
+        changes, moved = _step(log, before, after, field_ids, reading)
         if any(t.operation is not Operation.COMPACT for t in after.head.touched):  # what moved may have changed too
             for field_id, ids in moved.items():
                 some = changes[field_id]
@@ -278,47 +310,99 @@ def composed(first: TensorDiff, then: TensorDiff) -> TensorDiff:
     return TensorDiff(added, np.union1d(updated, again), deleted)
 
 
-def _fragment_diff(old: Fragment | None, new: Fragment | None, field_id: int, reading: Reading) -> tuple[Ids, Ids, Ids]:
-    """Row ids added, updated, deleted for one tensor in one fragment; either side may lack the fragment."""
-    some = new or old
-    assert some is not None
-    had, has = _rows_with(old, field_id, reading), _rows_with(new, field_id, reading)
-    added, deleted = np.setdiff1d(has, had), np.setdiff1d(had, has)
-    updated = _NONE
-    if old is not None and new is not None:
-        one_sided = set(new.overlays_of(field_id)) ^ set(old.overlays_of(field_id))
-        fresh = sorted(one_sided, key=lambda o: (o.at.file.key, o.at.start))
-        touched = np.unique(np.concatenate([_listed(o.at, reading) for o in fresh] or [_NONE]))
-        updated = np.intersect1d(np.intersect1d(touched, has), had)
-    return _ids(some, added, reading), _ids(some, updated, reading), _ids(some, deleted, reading)
+class _Pair:
+    """One fragment in two versions, either of which may lack it. What both have alike is not looked at."""
 
+    def __init__(self, old: Fragment | None, new: Fragment | None, reading: Reading) -> None:
+        self.old, self.new = old, new
+        self._reading = reading
 
-def _ids(fragment: Fragment, offsets: Ids, reading: Reading) -> Ids:
-    return offsets + fragment.first_id if fragment.ids is None else _listed(fragment.ids, reading)[offsets]
+    def samples(self, field_id: int) -> tuple[Ids, Ids, Ids]:
+        """Row ids whose sample of a tensor was added, updated, deleted."""
+        if self.old is None or self.new is None:
+            here = self._ids(self._all(self.old or self.new, field_id))
+            return (here, _NONE, _NONE) if self.old is None else (_NONE, _NONE, here)
+        covered = [f.field(field_id) for f in (self.old, self.new)]
+        ends = sorted(0 if c is None else c[1].rows for c in covered)
+        touched = [self._overlaid(field_id)]
+        if covered[0] is not None and covered[1] is not None and covered[0][0].key != covered[1][0].key:
+            touched.append(np.arange(ends[0]))  # written on both sides, each in a file of its own
+        touched = [t for t in touched if len(t)]
+        looked = [*touched, self._deleted_once]
+        if ends[0] < ends[1]:
+            looked.append(np.arange(*ends))
+        offsets = np.unique(np.concatenate(looked))
+        had, has = (self._with(f, field_id, offsets) for f in (self.old, self.new))
+        changed = np.isin(offsets, np.concatenate(touched)) if touched else np.zeros(len(offsets), bool)
+        added, updated, deleted = (self._ids(offsets[m]) for m in (has & ~had, has & had & changed, had & ~has))
+        return added, updated, deleted
 
+    def rows(self) -> tuple[Ids, Ids, Ids]:
+        """Row ids that came, nothing, and row ids that went."""
+        if self.old is None or self.new is None:
+            some = self.old or self.new
+            assert some is not None
+            rows = np.ones(some.rows, bool)
+            rows[self._deleted(some)] = False
+            here = self._ids(np.flatnonzero(rows))
+            return (here, _NONE, _NONE) if self.old is None else (_NONE, _NONE, here)
+        offsets = self._deleted_once
+        gone = np.isin(offsets, self._deleted(self.new))
+        return self._ids(offsets[~gone]), _NONE, self._ids(offsets[gone])
 
-def _live_ids(fragment: Fragment | None, reading: Reading) -> Ids:
-    if fragment is None:
-        return _NONE
-    rows = np.arange(fragment.rows)
-    return _ids(fragment, np.setdiff1d(rows, _listed(fragment.deleted, reading)) if fragment.deleted else rows, reading)
+    def patched(self, field_id: int) -> Ids:
+        """Ids of the rows of the new fragment that have been updated since it was made."""
+        assert self.new is not None
+        parts = [_listed(o.at, self._reading) for o in self.new.overlays_of(field_id)]
+        return self._ids(np.unique(np.concatenate(parts))) if parts else _NONE
 
+    def _overlaid(self, field_id: int) -> Ids:
+        """Offsets that only one side has an overlay for."""
+        assert self.old is not None
+        assert self.new is not None
+        once = set(self.new.overlays_of(field_id)) ^ set(self.old.overlays_of(field_id))
+        parts = [_listed(o.at, self._reading) for o in sorted(once, key=lambda o: (o.at.file.key, o.at.start))]
+        return np.unique(np.concatenate(parts)) if parts else _NONE
 
-def _patched_ids(fragment: Fragment, field_id: int, reading: Reading) -> Ids:
-    """Ids of the rows of a fragment that have been updated since it was made."""
-    patched = [_listed(o.at, reading) for o in fragment.overlays_of(field_id)]
-    return _ids(fragment, np.unique(np.concatenate(patched)), reading) if patched else _NONE
+    @cached_property
+    def _deleted_once(self) -> Ids:
+        """Offsets that are deleted on one side."""
+        assert self.old is not None
+        assert self.new is not None
+        if self.old.deleted == self.new.deleted:
+            return _NONE
+        once: Ids = np.setxor1d(self._deleted(self.old), self._deleted(self.new), assume_unique=True)
+        return once
 
+    def _deleted(self, fragment: Fragment) -> Ids:
+        return _listed(fragment.deleted, self._reading) if fragment.deleted else _NONE
 
-def _rows_with(fragment: Fragment | None, field_id: int, reading: Reading) -> Ids:
-    """Live offsets at which a tensor has been written."""
-    if fragment is None:
-        return _NONE
-    found = fragment.field(field_id)
-    rows = np.arange(found[1].rows if found else 0)
-    patched = [_listed(o.at, reading) for o in fragment.overlays_of(field_id)]
-    rows = np.union1d(rows, np.concatenate(patched)) if patched else rows
-    return np.setdiff1d(rows, _listed(fragment.deleted, reading)) if fragment.deleted else rows
+    def _with(self, fragment: Fragment | None, field_id: int, offsets: Ids) -> npt.NDArray[np.bool_]:
+        """Which of some offsets are live and have been written."""
+        assert fragment is not None
+        found = fragment.field(field_id)
+        written = offsets < (found[1].rows if found else 0)
+        for overlay in fragment.overlays_of(field_id):
+            if written.all():
+                break
+            written |= np.isin(offsets, _listed(overlay.at, self._reading))
+        return written & ~np.isin(offsets, self._deleted(fragment))
+
+    def _all(self, fragment: Fragment | None, field_id: int) -> Ids:
+        """Live offsets at which a tensor has been written."""
+        assert fragment is not None
+        found = fragment.field(field_id)
+        written = np.zeros(fragment.rows, bool)
+        written[: found[1].rows if found else 0] = True
+        for overlay in fragment.overlays_of(field_id):
+            written[_listed(overlay.at, self._reading)] = True
+        written[self._deleted(fragment)] = False
+        return np.flatnonzero(written)
+
+    def _ids(self, offsets: Ids) -> Ids:
+        some = self.new or self.old
+        assert some is not None
+        return offsets + some.first_id if some.ids is None else _listed(some.ids, self._reading)[offsets]
 
 
 def _listed(part: Slice, reading: Reading) -> Ids:

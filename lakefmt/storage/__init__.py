@@ -5,6 +5,7 @@ from lakefmt.storage.generic import FsspecStore
 from lakefmt.storage.local import LocalStore
 from lakefmt.storage.memory import MemoryStore
 from lakefmt.storage.port import Bytes, Entry, Range, Store, Writer, probe_put_if_absent
+from lakefmt.storage.scratch import ScratchStore
 
 __all__ = [
     "Address",
@@ -14,6 +15,7 @@ __all__ = [
     "LocalStore",
     "MemoryStore",
     "Range",
+    "ScratchStore",
     "Store",
     "Writer",
     "branch_readings",

@@ -28,6 +28,7 @@ LAYERS = (
         "bulk",
         "merge_schema",
         "merge",
+        "merge_base",
         "transfer",
         "versions",
         "upkeep",
