@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,18 +11,85 @@ from lakefmt.cells import Dense, Ragged, Rows, Strings
 from lakefmt.errors import InvalidInput, NoSuchTensor, UnequalLengths
 from lakefmt.fragment.columns import Column
 from lakefmt.htypes import TensorDef
-from lakefmt.outgoing import Outgoing, pending_changes
+from lakefmt.outgoing import Outgoing, deletions, pending_changes
 from lakefmt.pending import Pending, extended
 from lakefmt.rebase import class_edits
 from lakefmt.samples import prepare_batch
 from lakefmt.snapshot import Snapshot
 from lakefmt.staging import as_columns
 from lakefmt.versioning.changes import Change, Name
-from lakefmt.versioning.log import Transaction
+from lakefmt.versioning.log import Nothing, Transaction
 from lakefmt.versioning.records import Version
 
 if TYPE_CHECKING:
     from lakefmt.writer import Writer
+
+
+def delete_where(writer: Writer, select: Callable[[Version], Any]) -> int:
+    """Delete what is selected, as one version.
+
+    Args:
+        select: a view of a version's rows; asked again of what others have committed first.
+
+    Returns:
+        How many rows.
+    """
+    with writer.lock:
+        writer.flush()
+        gone = 0
+
+        def build(version: Version) -> list[Change]:
+            nonlocal gone
+            ids = select(version).row_ids
+            gone = len(ids)
+            return deletions(writer.log.store, writer.at(version), ids) or nothing()
+
+        writer.commit_changes(Transaction(build, operation="delete", again=True))
+        return gone
+
+
+def update_where(writer: Writer, select: Callable[[Version], Any], values: Mapping[str, Any]) -> int:
+    """Give new samples to the rows selected, as one version.
+
+    Args:
+        select: as for ``delete_where``.
+        values: tensor to sample, or to a function of a row that gives it.
+
+    Returns:
+        How many rows.
+    """
+    for name in values:
+        writer.definition(name)
+    with writer.lock:
+        writer.flush()
+        inline: dict[str, bytes] = {}
+        updated = 0
+
+        def build(version: Version) -> list[Change]:
+            nonlocal updated
+            at, view = writer.at(version), select(version)
+            rows = at.positions(view.row_ids)
+            updated = len(rows)
+            if not updated:
+                return nothing()
+            pending = Pending()
+            for name, value in values.items():
+                samples = [value(row) for row in view] if callable(value) else [value] * updated
+                definition, column = writer.column(at.definition(name), rows, samples)
+                pending.patch(definition, rows, column)
+                if _differs(at, definition):
+                    pending.definitions[definition.id] = definition
+            edits, remaps = class_edits(version.state, pending.definitions)
+            changes, _ = pending_changes(Outgoing(writer.log.store, at, at, remaps, inline), pending)
+            return [*edits, *changes]
+
+        writer.commit_changes(Transaction(build, operation="update", again=True, inline=inline))
+        return updated
+
+
+def nothing() -> list[Change]:
+    """There is nothing to commit."""
+    raise Nothing("nothing to commit")
 
 
 def upsert(writer: Writer, rows: Any, key: str) -> tuple[int, int]:
@@ -51,7 +118,7 @@ def upsert(writer: Writer, rows: Any, key: str) -> tuple[int, int]:
             nonlocal made
             at = writer.at(version)
             edits, remaps = class_edits(version.state, {d.id: d for d, _ in prepared.values() if _differs(at, d)})
-            places = _places(at, key, given)
+            places = _places(at, key, _renumbered(given, remaps.get(key)))
             old, new = np.flatnonzero(places >= 0), np.flatnonzero(places < 0)
             pending = Pending(definitions={d.id: d for d, _ in prepared.values() if _differs(at, d)})
             for definition, column in prepared.values():
@@ -85,6 +152,11 @@ def _check(writer: Writer, table: Mapping[str, Any], key: str) -> int:
     return next(iter(lengths.values()))
 
 
+def _renumbered(keys: list[Any], remap: Rows | None) -> list[Any]:
+    """Class ids as they are now: others may have added classes of the same numbers first."""
+    return keys if remap is None else [int(remap[k]) for k in keys]
+
+
 def _places(at: Snapshot, key: str, given: Sequence[Any]) -> Rows:
     """Position of the row with each key; -1 where there is none."""
     rows: dict[Any, int] = {}
@@ -113,6 +185,6 @@ def _keys(cells: Any, key: str) -> list[Any]:
             found = [None if v is None else v.item() for v in values]
         case _:
             raise InvalidInput(f"upsert(key={key!r}): a key is a number or a text, {key!r} holds arrays")
-    if any(k is None for k in found):
-        raise InvalidInput(f"upsert(key={key!r}): some rows have no key")
+    if any(k is None or k != k for k in found):
+        raise InvalidInput(f"upsert(key={key!r}): some rows have no key, or NaN, which equals nothing")
     return found

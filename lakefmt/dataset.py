@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-from lakefmt.bulk import upsert
+from lakefmt.bulk import delete_where, update_where, upsert
 from lakefmt.cells import Cells, Rows
 from lakefmt.errors import InvalidInput
 from lakefmt.fragment.columns import Shape
@@ -200,15 +200,12 @@ class Dataset(Versioned, Kept, Rowset):
     def delete(self, where: str, parameters: Any = None) -> int:
         """Delete the rows that a TQL condition selects, as one version.
 
+        What others commit meanwhile is looked at again: what goes is what the condition selects when this lands.
+
         Returns:
             How many.
         """
-        writer = self._write()
-        with writer.lock:
-            rows = self.query(where, parameters).sample_indices
-            if len(rows):
-                writer.delete(rows)
-        return len(rows)
+        return delete_where(self._write(), self._selecting(where, parameters))
 
     def update(self, where: str, set: Mapping[str, Any], parameters: Any = None) -> int:
         """Give new samples to the rows that a TQL condition selects, as one version.
@@ -218,17 +215,23 @@ class Dataset(Versioned, Kept, Rowset):
             set: tensor to its new sample (the same for all rows), or a function of a row that gives it.
             parameters: of the condition.
 
+        What others commit meanwhile is looked at again: functions are called once more for the rows selected then.
+
         Returns:
             How many rows.
         """
-        writer = self._write()
         if not isinstance(set, Mapping) or not set:
             raise InvalidInput(f"update(): set is a dict of tensor name to sample, got {set!r}")
-        with writer.lock:
-            view = self.query(where, parameters)
-            rows = view.sample_indices
-            writer.update_all(rows, {n: [v(row) for row in view] if callable(v) else [v] * len(rows) for n, v in set.items()})
-        return len(rows)
+        return update_where(self._write(), self._selecting(where, parameters), set)
+
+    def _selecting(self, where: str, parameters: Any) -> Callable[[Version], Any]:
+        """What a condition selects in a version of this branch, as a view."""
+
+        def select(version: Version) -> Any:
+            here = version is self._writer.version
+            return (self if here else Dataset(self._log, self._url, None, version)).query(where, parameters)
+
+        return select
 
     def upsert(self, rows: Any, key: str) -> tuple[int, int]:
         """Update the rows whose key is there already, append the others; all as one version, whoever else writes.
@@ -269,7 +272,7 @@ class Dataset(Versioned, Kept, Rowset):
         return self._writer.rows
 
     def source(self) -> RowSource:
-        if self._writer.pending:
+        if self._writer.unsettled:
             self._write().flush()
         return self._writer.snapshot
 

@@ -29,7 +29,7 @@ class Handle:
 
     def flush(self) -> None:
         """Store what is buffered, as a version without a message. Costs nothing when nothing is buffered."""
-        if self._writer.pending:
+        if self._writer.unsettled:
             self._write().flush()
 
     def discard(self) -> None:

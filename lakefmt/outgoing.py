@@ -25,6 +25,7 @@ from lakefmt.rebase import known, padded, remapped, spread
 from lakefmt.snapshot import Snapshot
 from lakefmt.storage import Store
 from lakefmt.versioning.changes import Append, Change, Compact, Delete, Group, Update, WriteColumn
+from lakefmt.versioning.leaves import INLINE_MAX
 from lakefmt.versioning.records import Version
 
 #: Buffered rows up to this size go into the version object itself, when they are flushed and not committed.
@@ -128,7 +129,8 @@ def samples_at(
     for start, stop in pairwise(np.flatnonzero(np.diff(index, prepend=-1, append=-1)).tolist()):
         fragment = at.fragments[int(index[start])]
         lacking = fragment.field(definition.id) is None and not fragment.overlays_of(definition.id)
-        if lacking and offsets[start] == at.remaining(fragment)[:1]:  # else another piece has the beginning
+        first = at.remaining(fragment)[:1]  # none where all its rows are deleted: these come back with this very change
+        if lacking and (not len(first) or offsets[start] == first[0]):  # else another piece has the beginning
             here = spread(column.slice(start, stop), definition, offsets[start:stop])
             files[fragment.id] = write_files(store, [(known(definition), here)], fragment.rows)
         else:
@@ -213,6 +215,8 @@ def fold_due(version: Version) -> bool:
     one finds that number, and the others go on while it folds. (Eight that all folded did six times the work.)
     """
     files = len(version.inline)
+    if files and len(version.state.fragments) > INLINE_MAX:
+        return True  # what lies in the version is in front of fragments that should go to a leaf
     turn = files >= TINY_FILES_MAX and files % (TINY_FILES_MAX // 2) == 0
     return turn or files >= 2 * TINY_FILES_MAX or sum(map(len, version.inline.values())) >= TINY_CARRIED_NBYTES
 

@@ -44,7 +44,7 @@ from lakefmt.versioning.changes import (
 )
 from lakefmt.versioning.clock import clock_s
 from lakefmt.versioning.expire import keys_of
-from lakefmt.versioning.log import Log, Transaction
+from lakefmt.versioning.log import Log, Nothing, Transaction
 from lakefmt.versioning.records import Version
 
 #: Bytes buffered before they are written, and so the size of a fragment. Bounds the memory of a writer.
@@ -308,39 +308,40 @@ class Writer:
     # -- changing stored rows ------------------------------------------------------------------------------------------
 
     def update(self, name: str, rows: Rows, values: Sequence[Any]) -> None:
-        """New samples for some rows of a tensor. Buffered until the next flush."""
+        """New samples for some rows of a tensor, buffered until the next flush. Rows past the end of a short tensor are added to it,
+        those between missing.
+        """
         with self.lock:
             self.own()
-            definition = self.definition(name)
+            self.settle()
             if len(rows) != len(values):
                 raise UnequalLengths(f"{len(rows)} rows of {name!r} cannot take {len(values)} samples")
-            definition, column = self._column(definition, rows, values)
-            tail = self.pending.tails.get(definition.id)
-            if self._unknown or (len(rows) and int(rows.max()) >= (len(self.snapshot) if tail is None else tail.begin)):
-                # a buffered sample becomes a stored one first; others may have moved the rows
-                ids = self._stored_ids(rows)
-                rows = self.snapshot.positions(ids)
-            if len(rows):
-                self._note(definition)
-                self.pending.patch(definition, rows, column)
-            if self.pending.nbytes >= FRAGMENT_NBYTES:
-                self.flush()
+            length = self.tensor_rows(name)
+            new = rows >= length
+            if new.any():
+                old = np.flatnonzero(~new)
+                others = [values[i] for i in old.tolist()]
+                self.column(self.definition(name), rows[old], others)  # checked before anything is taken
+                self.extend_tensor(name, _placed(rows[new] - length, np.flatnonzero(new), values))
+                rows, values = rows[old], others
+            self._patch(*self.column(self.definition(name), rows, values), rows)
 
-    def update_all(self, rows: Rows, values: Mapping[str, Sequence[Any]]) -> None:
-        """New samples of several tensors for stored rows, as one version; nothing of it stays when it fails."""
-        columns: list[tuple[TensorDef, Column]] = []
-        for name, samples in values.items():
-            definition, column = self._column(self.definition(name), rows, samples)
-            columns.append((definition, column))
-        if not len(rows):
-            return
-        pending = Pending(definitions={d.id: d for d, _ in columns if d is not self.snapshot.definitions.get(d.name)})
-        for definition, column in columns:
-            pending.patch(definition, rows, column)
-        self._commit(Transaction(self._flusher({}, pending)))
+    def _patch(self, definition: TensorDef, column: Column, rows: Rows) -> None:
+        """Buffer checked samples for rows that have, or could have, one."""
+        tail = self.pending.tails.get(definition.id)
+        buffered = len(self.snapshot) if tail is None else min(tail.begin, len(self.snapshot))
+        if len(rows) and int(rows.max()) >= buffered:
+            # a buffered row becomes a stored one first; others may have moved the rows
+            ids = self._stored_ids(rows)
+            rows = self.snapshot.positions(ids)
+        if len(rows):
+            self._note(definition)
+            self.pending.patch(definition, rows, column)
+        if self.pending.nbytes >= FRAGMENT_NBYTES:
+            self.flush()
 
-    def _column(self, definition: TensorDef, rows: Rows, values: Sequence[Any]) -> tuple[TensorDef, Column]:
-        """Samples for some rows, checked."""
+    def column(self, definition: TensorDef, rows: Rows, values: Sequence[Any]) -> tuple[TensorDef, Column]:
+        """Samples for some rows, checked; and the definition with what they add to it."""
         column = new_column(definition)
         for start, stop in runs_of(rows):  # a run at a time, so that an error can name its row
             definition, some = self._prepared(definition, values, start, stop, int(rows[start]))
@@ -359,7 +360,6 @@ class Writer:
         with self.lock:
             self.own()
             ids = self._stored_ids(np.unique(rows))
-
             self.commit_changes(Transaction(lambda version: deletions(self.log.store, self.at(version), ids)))
 
     def _stored_ids(self, rows: Rows) -> Rows:
@@ -390,6 +390,11 @@ class Writer:
         raise Conflict(f"{self.url}: the rows buffered last are not in the log any more; refresh() and redo")
 
     # -- versions ------------------------------------------------------------------------------------------------------
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether something is buffered, or the outcome of a commit is not known yet."""
+        return bool(self.pending) or self._unknown is not None
 
     def flush(self) -> None:
         """Store what is buffered, as one version."""
@@ -447,11 +452,20 @@ class Writer:
             else:
                 self._land(newest)
 
-    def commit_changes(self, txn: Transaction) -> None:
-        """Store what is buffered, commit a transaction on top, and stand on the version it made."""
+    def commit_changes(self, txn: Transaction) -> bool:
+        """Store what is buffered, commit a transaction on top, and stand on the version it made.
+
+        Returns:
+            Whether there was anything to commit; if not, the handle stands on the newest version.
+        """
         with self.lock:
             self.flush()
-            self._commit(txn)
+            try:
+                self._commit(txn)
+            except Nothing:
+                self.move_to(self.log.head(self.version.head.branch, at_least=self.version.head.v))
+                return False
+            return True
 
     def _commit(self, txn: Transaction) -> None:
         """Commit a transaction that what is pending is part of."""
@@ -505,3 +519,13 @@ class Writer:
     def at(self, version: Version) -> Snapshot:
         """A snapshot of a version that a transaction is built on."""
         return self.snapshot if version is self.version else Snapshot(self.reader, version, self.url, self.log.leaves)
+
+
+def _placed(places: Rows, chosen: Rows, values: Sequence[Any]) -> Sequence[Any]:
+    """The chosen ones of some samples in a row, each at its place, missing ones between."""
+    if np.array_equal(places, np.arange(len(places))) and len(chosen) == len(values):
+        return values
+    out: list[Any] = [None] * (int(places.max()) + 1)
+    for place, i in zip(places.tolist(), chosen.tolist(), strict=True):
+        out[place] = values[i]
+    return out

@@ -77,7 +77,7 @@ def test_delete_while_another_writer_deletes_the_same(ds: Any, mem_url: str) -> 
     other = lakefmt.load(mem_url)
     other.pop([0, 1, 2])
     other.compact()
-    assert ds.delete("k < 5") == 5
+    assert ds.delete("k < 5") == 2  # of the rows there are when it lands
     assert values(lakefmt.load(mem_url), "k") == [5, 6, 7, 8, 9]
 
 
