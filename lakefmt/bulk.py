@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lakefmt.cells import Dense, Ragged, Rows, Strings
-from lakefmt.errors import InvalidInput, NoSuchTensor, UnequalLengths
+from lakefmt.errors import Conflict, InvalidInput, NoSuchTensor, TqlError, UnequalLengths
 from lakefmt.fragment.columns import Column
 from lakefmt.htypes import TensorDef
 from lakefmt.outgoing import Outgoing, deletions, pending_changes
@@ -40,7 +41,8 @@ def delete_where(writer: Writer, select: Callable[[Version], Any]) -> int:
 
         def build(version: Version) -> list[Change]:
             nonlocal gone
-            ids = select(version).row_ids
+            with _anew(writer, version):
+                ids = select(version).row_ids
             gone = len(ids)
             return deletions(writer.log.store, writer.at(version), ids) or nothing()
 
@@ -67,7 +69,9 @@ def update_where(writer: Writer, select: Callable[[Version], Any], values: Mappi
 
         def build(version: Version) -> list[Change]:
             nonlocal updated
-            at, view = writer.at(version), select(version)
+            at = writer.at(version)
+            with _anew(writer, version):
+                view, definitions = select(version), {n: at.definition(n) for n in values}
             rows = at.positions(view.row_ids)
             updated = len(rows)
             if not updated:
@@ -75,7 +79,7 @@ def update_where(writer: Writer, select: Callable[[Version], Any], values: Mappi
             pending = Pending()
             for name, value in values.items():
                 samples = [value(row) for row in view] if callable(value) else [value] * updated
-                definition, column = writer.column(at.definition(name), rows, samples)
+                definition, column = writer.column(definitions[name], rows, samples)
                 pending.patch(definition, rows, column)
                 if _differs(at, definition):
                     pending.definitions[definition.id] = definition
@@ -85,6 +89,17 @@ def update_where(writer: Writer, select: Callable[[Version], Any], values: Mappi
 
         writer.commit_changes(Transaction(build, operation="update", again=True, inline=inline))
         return updated
+
+
+@contextmanager
+def _anew(writer: Writer, version: Version) -> Iterator[None]:
+    """What is asked of a version that landed first: a tensor that is not there any more was taken away by who committed it."""
+    try:
+        yield
+    except (NoSuchTensor, TqlError) as error:
+        if version.id == writer.version.id:
+            raise
+        raise Conflict(f"{error} (another handle committed {version.id} first); nothing was changed: refresh() and redo") from error
 
 
 def nothing() -> list[Change]:

@@ -214,3 +214,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
         return "there are none yet"
     shown = ", ".join(repr(n) for n in names[:12])
     return f"known: {shown}" + (", …" if len(names) > 12 else "")
+
+
+def counted(n: int, noun: str) -> str:
+    """A number and what it counts: ``1 row``, ``2,000 rows``."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"

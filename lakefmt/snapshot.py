@@ -417,7 +417,7 @@ class Snapshot:
 
     def identity(self) -> dict[str, Any]:
         """What names exactly these rows."""
-        return {"dataset": self.version.head.dataset, "version": self.version.id}
+        return {"dataset": self.version.head.dataset, "version": self.version.id, "xxh64": self.version.xxh64}
 
     def _after_fork(self) -> None:
         if self._pid != os.getpid():

@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from lakefmt.compact import Part, plan, rewritten
-from lakefmt.errors import Corrupt, InvalidInput
+from lakefmt.diverged import send_diverged
+from lakefmt.errors import Corrupt, InvalidInput, counted
 from lakefmt.fragment.meta import Fragment
 from lakefmt.handle import Handle
 from lakefmt.storage import Store, open_store, parse_address
@@ -53,8 +54,9 @@ class Compaction:
         before, after = self.fragments
         deleted, overlays = sum(p.deleted for p in self.parts), sum(p.overlays for p in self.parts)
         return (
-            f"{verb} {self.rows:,} rows ({self.nbytes:,} bytes) in {len(self.parts):,} parts: "
-            f"{before:,} fragments become {after:,}; {deleted:,} deleted rows and {overlays:,} updates folded in"
+            f"{verb} {counted(self.rows, 'row')} ({counted(self.nbytes, 'byte')}) in {counted(len(self.parts), 'part')}: "
+            f"{counted(before, 'fragment')} become {after:,}; {counted(deleted, 'deleted row')} and {counted(overlays, 'update')} "
+            "folded in"
         )
 
 
@@ -231,17 +233,30 @@ class Kept(Handle):
         self.flush()
         return copy_all(self._log, _place(path, storage_options))
 
-    def push(self, path: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None) -> Transfer:
+    def push(
+        self, path: str | os.PathLike[str], *, as_branch: str | None = None, storage_options: Mapping[str, Any] | None = None
+    ) -> Transfer:  # fmt: skip
         """Send the commits of this branch to a copy of this dataset (made by ``deepcopy``). Only missing objects travel.
 
+        Args:
+            as_branch: where both have committed to this branch since: send what this one has since they parted as a branch of that
+                name, to be merged there.
+
         Raises:
-            Conflict: the copy has commits of its own on this branch: pull first.
+            Conflict: the copy has commits of its own on this branch.
         """
         self.flush()
-        return send_branch(self._log, self._other(path, storage_options), self._branch_name())
+        to, name = self._other(path, storage_options), self._branch_name()
+        return send_branch(self._log, to, name) if as_branch is None else send_diverged(self._log, to, name, as_branch)
 
-    def pull(self, path: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None) -> Transfer:
+    def pull(
+        self, path: str | os.PathLike[str], *, as_branch: str | None = None, storage_options: Mapping[str, Any] | None = None
+    ) -> Transfer:  # fmt: skip
         """Fetch the commits that a copy of this dataset has on this branch, and stand on the newest.
+
+        Args:
+            as_branch: where both have committed to this branch since: fetch what the copy has since they parted as a branch of that
+                name, to be merged; this branch stays as it is.
 
         Raises:
             Conflict: this branch has commits that the copy lacks.
@@ -250,8 +265,13 @@ class Kept(Handle):
         with writer.lock:
             self.flush()
             assert self._branch is not None
-            done = send_branch(self._other(path, storage_options), self._log, self._branch.name)
-            writer.move_to(self._log.head(self._branch.uuid, at_least=writer.version.head.v))
+            source = self._other(path, storage_options)
+            if as_branch is not None:
+                return send_diverged(source, self._log, self._branch.name, as_branch)
+            done = send_branch(source, self._log, self._branch.name)
+            branch = self._log.branch(self._branch.name)  # a squash there has given it another log
+            writer.move_to(self._log.head(branch.uuid, at_least=writer.version.head.v if branch.uuid == self._branch.uuid else 0))
+            self._branch = branch
         return done
 
     def _branch_name(self) -> str:

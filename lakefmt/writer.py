@@ -308,8 +308,8 @@ class Writer:
     # -- changing stored rows ------------------------------------------------------------------------------------------
 
     def update(self, name: str, rows: Rows, values: Sequence[Any]) -> None:
-        """New samples for some rows of a tensor, buffered until the next flush. Rows past the end of a short tensor are added to it,
-        those between missing.
+        """New samples for some rows of a tensor, buffered until the next flush. Rows past the end of a short tensor are added
+        to it, those between missing.
         """
         with self.lock:
             self.own()

@@ -1,10 +1,16 @@
-"""Time, as ages of transactions are counted in it."""
+"""Time, as ages of transactions are counted in it, and as it is shown."""
 
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 
 
 def clock_s() -> float:
     """Seconds that go on while the machine sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
+def time_text(ts_ms: int) -> str:
+    """A time, given in milliseconds since the epoch."""
+    return datetime.fromtimestamp(ts_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -7,17 +7,13 @@ number if it is absent, and reads the slot back whenever the answer was anything
 from __future__ import annotations
 
 import contextlib
-import getpass
 import json
-import os
 import random
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from functools import cache
 
 import msgspec
 
@@ -35,6 +31,7 @@ from lakefmt.errors import (
     nearest,
 )
 from lakefmt.storage import Range, Store, probe_put_if_absent
+from lakefmt.versioning.author import author
 from lakefmt.versioning.changes import Change, Name, fold, touches, without
 from lakefmt.versioning.clock import clock_s
 from lakefmt.versioning.conflicts import Verdict, judge
@@ -43,6 +40,8 @@ from lakefmt.versioning.leaves import REUSE_AGE_MAX_S, Leaves, adopted, merged, 
 from lakefmt.versioning.records import (
     BASIC_READERS,
     FORMAT_VERSION,
+    ID_SPACES,
+    ROW_ID_BITS,
     WRITER_FEATURES,
     Branch,
     Claim,
@@ -64,6 +63,8 @@ ATTEMPTS_MAX = 200
 #: Tries to learn the outcome of one ambiguous put.
 AMBIGUOUS_TRIES_MAX = 6
 _HEAD_FETCH_NBYTES = 4096
+#: An id space is left for a new one in time.
+_ROWS_A_SPACE = 1 << (ROW_ID_BITS - 1)
 #: Where asking costs no round trip, the hint is written once in so many versions (replacing a file costs a sixth of a commit).
 _HINT_EVERY = 8
 
@@ -160,7 +161,10 @@ class Log:
         """
         probe_put_if_absent(store, f"_probe/{uuid.uuid4().hex}")
         created_ms = now_ms()
-        claim = Claim(format="lakefmt", format_version=FORMAT_VERSION, dataset=uuid.uuid4().hex, created_ms=created_ms)
+        claim = Claim(
+            format="lakefmt", format_version=FORMAT_VERSION, dataset=uuid.uuid4().hex, created_ms=created_ms,
+            place=uuid.uuid4().hex,
+        )  # fmt: skip
         put_once(store, CLAIM_KEY, checked(claim))
         log = cls.open(store)
         log._complete()
@@ -175,7 +179,7 @@ class Log:
             read_v=-1, previous="", ts_ms=claim.created_ms, author="", message="created", readers=_features(BASIC_READERS),
             writers=_features(WRITER_FEATURES),
         )  # fmt: skip
-        data, _ = encode_version(head, State())
+        data, _ = encode_version(head, State(place=claim.place))
         put_once(self.store, version_key(branch.uuid, 0), data)
         self.refs.create_branch(branch)
 
@@ -474,7 +478,7 @@ class Log:
         """The version object that comes after ``base``, as bytes and as a value."""
         if clock_s() - self._merged_s > REUSE_AGE_MAX_S:
             self._merges = {}  # nothing refers to these yet, so that an expiry may have removed them
-        state = shelved(adopted(fold(base.state, changes, self.leaves), self._merges), self.leaves)
+        state = shelved(self._adopted(fold(self._numbered(base.state), changes, self.leaves)), self.leaves)
         features = set(base.head.readers) | BASIC_READERS | txn.readers
         features |= {"leaves"} if state.leaves else set()
         features |= {"inline-rows"} if any(f.inlined for f in state.fragments) else set()
@@ -486,6 +490,24 @@ class Log:
             readers=tuple(sorted(features)), writers=_features(WRITER_FEATURES), operation=txn.operation, merged=txn.merged,
         )  # fmt: skip
         return encode_version(head, state, {**base.inline, **txn.inline})
+
+    def _numbered(self, state: State) -> State:
+        """A state from which new rows get ids that no other copy of the dataset gives."""
+        if state.place == self.claim.place and state.next_row < _ROWS_A_SPACE:
+            return state
+        return msgspec.structs.replace(state, id_space=new_id_space(), next_row=0, place=self.claim.place)
+
+    def _adopted(self, state: State) -> State:
+        """The state with leaves that were joined since; those that an expiry without grace has taken away are not there."""
+        after = adopted(state, self._merges)
+        fresh = {leaf.key for leaf in after.leaves} - {leaf.key for leaf in state.leaves}
+        try:
+            for key in fresh:
+                self.store.get_range(key, 0, 1)
+        except NoSuchObject:
+            self._merges = {}
+            return state
+        return after
 
     def _put_version(self, version: Version, data: bytes) -> Head | None:
         """Try to take the slot: ``None`` when it is ours, the other's head when it is not."""
@@ -547,6 +569,11 @@ def sealed(head: Head) -> str | None:
     return next((t.names[0] for t in head.touched if t.operation is Operation.SEAL), None)
 
 
+def new_id_space() -> int:
+    """Where the row ids of a branch go on that no other branch or copy gives (2**31 of them, by chance)."""
+    return random.SystemRandom().randrange(1, ID_SPACES)
+
+
 def _features(names: frozenset[str]) -> tuple[str, ...]:
     return tuple(sorted(names))
 
@@ -559,24 +586,5 @@ def _hint_key(branch_uuid: str) -> str:
     return f"log/{branch_uuid}/_hint"
 
 
-def time_text(ts_ms: int) -> str:
-    return datetime.fromtimestamp(ts_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
 def now_ms() -> int:
     return time.time_ns() // 1_000_000
-
-
-def author() -> str:
-    configured = os.environ.get("LAKEFMT_AUTHOR")
-    if configured:
-        return configured
-    return _user()
-
-
-@cache
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError, ImportError):
-        return ""

@@ -6,17 +6,18 @@ and then looks for names. So one of them sees the other.
 
 from __future__ import annotations
 
-import random
 import uuid
 from bisect import bisect_right
 
 import msgspec
 
 from lakefmt.errors import AlreadyExists, Conflict, InvalidInput, NoSuchVersion, VersionExpired
+from lakefmt.versioning.author import author
 from lakefmt.versioning.changes import Seal
+from lakefmt.versioning.clock import time_text
 from lakefmt.versioning.encode import encode_version
-from lakefmt.versioning.log import MAIN, Log, Transaction, author, now_ms, sealed, time_text, version_key
-from lakefmt.versioning.records import FORMAT_VERSION, Branch, Head, Tag, Version
+from lakefmt.versioning.log import MAIN, Log, Transaction, new_id_space, now_ms, sealed, version_key
+from lakefmt.versioning.records import FORMAT_VERSION, ID_SPACES, Branch, Head, Tag, Version
 from lakefmt.versioning.refs import check_name, put_once
 
 
@@ -34,7 +35,7 @@ def create_branch(log: Log, name: str, at: Version, message: str | None = None) 
         raise AlreadyExists(f"{log.store.url} has a {taken} {name!r} already{hint}")
     branch = Branch(
         name=name, uuid=uuid.uuid4().hex, parent=at.head.branch, parent_v=at.head.v,
-        id_space=random.SystemRandom().randrange(1, 1 << 31), created_ms=now_ms(),
+        id_space=new_id_space(), created_ms=now_ms(),
     )  # fmt: skip
     version = _first_version(log, branch, at, message or f"branch {name!r} of {at.id}")
     if not log.refs.create_branch(branch):
@@ -74,7 +75,9 @@ def _first_version(log: Log, branch: Branch, at: Version, message: str, *, paren
         operation="branch" if parent else "squash", named=not parent,
     )  # fmt: skip
     contains = {**at.state.contains, at.head.branch: at.head.v}
-    state = msgspec.structs.replace(at.state, next_row=0, id_space=branch.id_space, floor=0, contains=contains)
+    state = msgspec.structs.replace(
+        at.state, next_row=0, id_space=branch.id_space, floor=0, contains=contains, place=log.claim.place
+    )
     data, version = encode_version(head, state, at.inline)
     put_once(log.store, version_key(branch.uuid, 0), data)
     return version
@@ -181,9 +184,10 @@ def squash_branch(log: Log, name: str, message: str | None) -> tuple[Branch, Ver
     head = log.head(branch.uuid)
     if sealed(head.head) is None:
         head = log.commit(head, Transaction(lambda version: [Seal("squashed")], operation="squash", again=True))
-    made = uuid.uuid5(uuid.UUID(branch.uuid), "squash")  # who goes on after a crash, whoever it is, makes the same log
+    # who goes on after a crash, whoever it is, makes the same log; another copy of the dataset another one
+    made = uuid.uuid5(uuid.UUID(branch.uuid), f"squash {log.claim.place}".strip())
     fresh = Branch(
-        name=name, uuid=made.hex, id_space=made.int % ((1 << 31) - 1) + 1, created_ms=branch.created_ms,
+        name=name, uuid=made.hex, id_space=made.int % (ID_SPACES - 1) + 1, created_ms=branch.created_ms,
         earlier=(*branch.earlier, branch.uuid),
     )  # fmt: skip
     _first_version(log, fresh, head, message or f"squash of {head.id}", parent=False)

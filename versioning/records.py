@@ -21,6 +21,7 @@ BASIC_READERS = frozenset({"deletions", "overlays", "short-tensors"})
 
 #: Row ids of one branch are ``id_space * 2**ROW_ID_BITS + n``, so that branches never hand out the same id.
 ROW_ID_BITS = 32
+ID_SPACES = 1 << 31
 
 
 class Operation(StrEnum):
@@ -50,12 +51,16 @@ class Touch(Record, frozen=True):
 
 
 class Claim(Record, frozen=True):
-    """``_lakefmt.json``: this place is a lakefmt dataset."""
+    """``_lakefmt.json``: this place is a lakefmt dataset.
+
+    ``place`` sets copies of one dataset apart, so that they do not hand out the same row ids.
+    """
 
     format: str
     format_version: int
     dataset: str
     created_ms: int
+    place: str = ""
 
 
 class Tag(Record, frozen=True):
@@ -178,6 +183,7 @@ class State(Record, frozen=True):
         fragments: the newest fragments, after those of the leaves.
         info: the dataset's metadata.
         next_row, id_space: where this branch's row ids go on.
+        place: the ``place`` of the copy that gives ids from there.
         floor: versions of this branch below it have expired, unless something keeps them.
         contains: for every other branch whose work is in this one, up to which version it is.
     """
@@ -191,6 +197,7 @@ class State(Record, frozen=True):
     id_space: int = 0
     floor: int = 0
     contains: dict[str, int] = msgspec.field(default_factory=dict)
+    place: str = ""
 
     @property
     def rows(self) -> int:

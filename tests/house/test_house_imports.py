@@ -30,6 +30,7 @@ LAYERS = (
         "merge",
         "merge_base",
         "transfer",
+        "diverged",
         "versions",
         "upkeep",
         "rowset",

@@ -447,6 +447,7 @@ def _live_on(op: Op, places: Places, fault: Fault, states: list[Any], what: str)
                     step(ds)
                 except (AlreadyExists, Conflict, NotFound) as again:
                     assert landed, f"{what}: {error!r}, and once more: {again!r}"
+        fault.heal()  # a cut connection that went by unnoticed, as where a commit only looks whether it was the newest
         if op.branch in places_branches(places):
             ds.refresh()
             assert _rows(ds) == _rows(opened(places.here, branch=str(ds.branch))), f"{what}: the handle shows something else"

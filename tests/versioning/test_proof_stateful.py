@@ -25,8 +25,9 @@ from lakefmt.storage import MemoryStore
 from lakefmt.versioning import expire as expire_module
 from lakefmt.versioning import leaves, names
 from lakefmt.versioning import log as log_module
-from lakefmt.versioning.diff import common_ancestor
+from lakefmt.versioning.diff import common_ancestors
 from lakefmt.versioning.log import Log
+from lakefmt.versioning.records import Version
 
 #: A row is known by its sample of this tensor, which is never changed.
 KEY = "k"
@@ -56,7 +57,8 @@ def steady(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (log_module, names):  # versions are a millisecond apart, in every run
         monkeypatch.setattr(module, "now_ms", lambda: tomorrow_ms + next(tick))
     monkeypatch.setattr(uuid, "uuid4", lambda: uuid.UUID(int=_CHANCE.getrandbits(128), version=4))
-    monkeypatch.setattr(names, "random", SimpleNamespace(SystemRandom=lambda: _CHANCE))
+    for module in (log_module, names):
+        monkeypatch.setattr(module, "new_id_space", lambda: _CHANCE.randrange(1, 1 << 31))
     monkeypatch.setattr(expire_module, "time", SimpleNamespace(time=lambda: (tomorrow_ms + next(tick)) / 1000))
 
 
@@ -137,29 +139,49 @@ class Hand:
         return table
 
 
-def merged(base: Table, theirs: Table, ours: Table, resolution: str) -> Table | None:
-    """Three tables become one, by row and cell; ``None`` where two tensors want one name."""
+Contested = set[tuple[int, int]]
+
+
+def merged(
+    base: Table, theirs: Table, ours: Table, resolution: str, contested: Contested
+) -> tuple[Table, Contested] | None:  # fmt: skip
+    """Three tables become one, by row and cell; with the cells both sides disagree on. ``None`` where two tensors want one name.
+
+    Of ``contested`` cells it is not known what they began from.
+    """
     tensors = _merged_tensors(base, theirs, ours, resolution)
     if tensors is None:
         return None
     gone_there, gone_here = set(base.rows) - set(theirs.rows), set(base.rows) - set(ours.rows)
     come, go = set(theirs.rows) - set(base.rows), set(gone_there)
+    twice = (set(theirs.rows) & set(ours.rows)) - set(base.rows)
     cells: dict[tuple[int, int], int] = dict(ours.cells)
     written: dict[tuple[int, int], int | None] = {}
-    for tensor in {*base.tensors.values(), *theirs.tensors.values(), *ours.tensors.values()}:
-        there = {k for k in base.rows if k in theirs.rows and base.cell(k, tensor) != theirs.cell(k, tensor)}
-        here = {k for k in base.rows if k in ours.rows and base.cell(k, tensor) != ours.cell(k, tensor)}
+    clashes: Contested = set()
+    for tensor in tensors.values():
+        open_ = {k for k, t in contested if t == tensor}
+        unsure = open_ | twice
+        there = {k for k in base.rows if k in theirs.rows and base.cell(k, tensor) != theirs.cell(k, tensor)} - unsure
+        here = {k for k in base.rows if k in ours.rows and base.cell(k, tensor) != ours.cell(k, tensor)} - unsure
         if tensor not in theirs.tensors.values():
             there = set()
         if tensor not in ours.tensors.values():
             here = set()
-        conflicts = (there & here) | (there & gone_here) | (here & gone_there)
+        unlike = {k for k in {*theirs.rows} & {*ours.rows} if theirs.cell(k, tensor) != ours.cell(k, tensor)}
+        clashing = {k for k in unsure & unlike if theirs.cell(k, tensor) is not None and ours.cell(k, tensor) is not None}
+        lacking = {k for k in unsure & unlike if ours.cell(k, tensor) is None}
+        disputed = {k for k in open_ if (k in theirs.rows) != (k in ours.rows)}
+        conflicts = (there & here & unlike) | (there & gone_here) | (here & gone_there)
+        clashes |= {(k, tensor) for k in conflicts | clashing | disputed}
         if resolution == "ours":
             there -= conflicts
-            go -= here & gone_there
+            go -= (here & gone_there) | disputed
+            come -= disputed
         else:
-            come |= there & gone_here
-        written |= {(k, tensor): theirs.cell(k, tensor) for k in there}
+            come |= (there & gone_here) | (disputed & {*theirs.rows})
+            go |= disputed & {*ours.rows}
+            there |= clashing
+        written |= {(k, tensor): theirs.cell(k, tensor) for k in there | lacking}
     for tensor in set(tensors.values()) - set(ours.tensors.values()):  # new there; or deleted here, and back
         written |= {(k, tensor): theirs.cell(k, tensor) for k in theirs.rows}
     new = [k for k in theirs.rows if k in come and k not in ours.rows]
@@ -170,7 +192,13 @@ def merged(base: Table, theirs: Table, ours: Table, resolution: str) -> Table | 
         if value is not None:
             cells[place] = value
     rows = (*(k for k in ours.rows if k not in go), *new)
-    return Table(rows, {}, cells).named(tensors)
+    return Table(rows, {}, cells).named(tensors), clashes
+
+
+def apart(one: Table, other: Table) -> Table:
+    """The second table, its tensors called otherwise where the first has others of these names."""
+    names = {f"{n} {i}" if one.tensors.get(n, i) != i else n: i for n, i in other.tensors.items()}
+    return other.named(names)
 
 
 def _merged_tensors(base: Table, theirs: Table, ours: Table, resolution: str) -> dict[str, int] | None:
@@ -193,7 +221,7 @@ def _merged_tensors(base: Table, theirs: Table, ours: Table, resolution: str) ->
 
 
 def _touched(base: Table, now: Table, tensor: int) -> bool:
-    return any(k in now.rows and base.cell(k, tensor) != now.cell(k, tensor) for k in base.rows)
+    return any(base.cell(k, tensor) != now.cell(k, tensor) for k in now.rows)
 
 
 # -- the machine -------------------------------------------------------------------------------------------------------
@@ -426,20 +454,23 @@ class Machine(RuleBasedStateMachine):
         hand = self.hands[at]
         if source not in self.branches or source == hand.branch or not self._flush(hand):
             return
-        log, mine = Log.open(self.store), hand.ds._writer.version
-        theirs = log.head(log.branch(source).uuid)
+        log = Log.open(self.store)
+        mine, theirs = (log.head(log.branch(name).uuid) for name in (hand.branch, source))
         if {**mine.state.contains}.get(theirs.head.branch, -1) >= theirs.head.v:
             hand.ds.merge(source, resolution)
+            hand.base = self.branches[hand.branch]
             return
-        base: Table | None = None
         try:
-            base = self.versions.get(common_ancestor(log, mine, theirs).id)
+            begun = self._begun(log, mine, theirs)
         except VersionExpired as error:
             self._refuse(error)
             return
-        assert base is not None, "the model does not know the version that both come from"
+        if begun is None:
+            return
+        base, contested = begun
         ours = self.branches[hand.branch]
-        expected = merged(base, self.branches[source], ours, resolution)
+        result = merged(base, self.branches[source], ours, resolution, contested)
+        expected = result and result[0]
         try:
             hand.ds.merge(source, resolution)
         except (MergeConflict, VersionExpired) as error:
@@ -463,6 +494,20 @@ class Machine(RuleBasedStateMachine):
         assert shown == given.shown(), f"merged {self.branches[source]} into {ours} from {base}, {resolution}: {shown}"
         self.branches[hand.branch] = hand.base = given
         self._did("merge")
+
+    def _begun(self, log: Log, mine: Version, theirs: Version) -> tuple[Table, Contested] | None:
+        """What a merge compares with: the version both come from, or two such versions as one; ``None``: there are more."""
+        found = common_ancestors(log, mine, theirs)
+        tables = [self.versions[v.id] for v in found]
+        if len(found) == 1:
+            return tables[0], set()
+        if len(found) > 2 or (inner := self._begun(log, *found)) is None:
+            return None
+        below, contested = inner
+        both = merged(below, apart(*tables), tables[0], "ours", contested)
+        self._did("merge from two bases")
+        assert both is not None, "names were set apart"
+        return both[0], both[1] | contested
 
     @rule(at=HANDLES)
     def compact(self, at: int) -> None:
