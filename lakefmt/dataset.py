@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
@@ -12,7 +13,7 @@ import numpy as np
 
 from lakefmt.bulk import delete_where, update_where, upsert
 from lakefmt.cells import Cells, Rows
-from lakefmt.errors import InvalidInput
+from lakefmt.errors import InvalidInput, LakeError, UnsavedRows, counted
 from lakefmt.fragment.columns import Shape
 from lakefmt.fragment.read import FileReader
 from lakefmt.htypes import TensorDef
@@ -274,6 +275,10 @@ class Dataset(Versioned, Kept, Rowset):
     def source(self) -> RowSource:
         if self._writer.unsettled:
             self._write().flush()
+        if self._writer.pending:  # of the process this one was forked from, which alone stores them
+            raise InvalidInput(
+                f"{self._url}: this process was forked while rows were buffered, which are not stored; flush() before forking"
+            )
         return self._writer.snapshot
 
     @property
@@ -311,11 +316,30 @@ class Dataset(Versioned, Kept, Rowset):
         """Length of the shortest tensor."""
         return min((self._tensor_rows(n) for n in self._definitions), default=0)
 
+    @property
+    def row_ids(self) -> Rows:
+        """Stable row ids, int64 (n,); what is buffered is stored first, and given its ids."""
+        source = self.source()
+        return source.row_ids(np.arange(len(source)))
+
     def files(self) -> list[str]:
         """Addresses of the Parquet files with the light columns of this version, in row order: what SQL engines can open.
 
-        Rows of small flushes, which lie in the version object, are given a file first.
+        What is buffered is stored first, and rows of small flushes, which lie in the version object, are given a file. Class labels
+        are ids there (names are in ``ds[name].class_names``); tensors that were added to rows already there lie in other files, as
+        images and arrays do. Files of different times may have different columns (DuckDB: ``union_by_name=true``).
+
+        Raises:
+            InvalidInput: rows were deleted or updated since their files were written, so that these would show something else.
         """
+        self.flush()
+        stale = [f for f in self._writer.snapshot.fragments if f.deleted or f.overlays]
+        if stale:
+            deleted, updated = sum(f.rows - f.live for f in stale), sum(o.at.count for f in stale for o in f.overlays)
+            raise InvalidInput(
+                f"{self._url}: the files of version {self.version_id} still show {counted(deleted, 'deleted row')}, and lack "
+                f"{counted(updated, 'updated sample')}; compact() writes them anew"
+            )
         store = self._log.store
         if self._writer.version.inline and self.read_only:
             raise InvalidInput(
@@ -355,9 +379,18 @@ class Dataset(Versioned, Kept, Rowset):
 
 
 def _flush_at_exit(writer: Writer, pid: int) -> None:
-    """When the handle is dropped or the interpreter ends: store what is buffered. Not in a forked child."""
-    if os.getpid() == pid and writer.pending:
-        writer.flush()
+    """When the handle is dropped or the interpreter ends: store what is buffered. Not in a forked child.
+
+    Nobody is left to catch an error here.
+    """
+    if os.getpid() == pid and writer.unsettled:
+        try:
+            writer.flush()
+        except LakeError as error:
+            warnings.warn(
+                f"{writer.url}: what was buffered is not stored: {error}. Call flush() or commit() before a handle goes",
+                UnsavedRows, stacklevel=1,
+            )  # fmt: skip
 
 
 def _reopen(url: str, at: str, options: dict[str, Any] | None) -> Dataset:

@@ -163,6 +163,10 @@ class MergeConflict(Conflict):
         super().__init__(message)
 
 
+class EmptyCommit(LakeError, RuntimeError):
+    code = "empty-commit"
+
+
 class CommitStateUnknown(LakeError, RuntimeError):
     """The store neither confirmed nor refused a commit.
 
@@ -214,6 +218,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
         return "there are none yet"
     shown = ", ".join(repr(n) for n in names[:12])
     return f"known: {shown}" + (", …" if len(names) > 12 else "")
+
+
+class UnsavedRows(RuntimeWarning):
+    """What a handle had buffered could not be stored when it was dropped, or when the interpreter ended."""
 
 
 def counted(n: int, noun: str) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import html
 import sys
-from datetime import UTC, datetime
 from typing import Any
 
 from lakefmt.rowset import Rowset
+from lakefmt.versioning.clock import time_text
 from lakefmt.versioning.records import version_id
 
 _COLUMNS = ("tensor", "htype", "shape", "dtype", "compression")
@@ -69,7 +69,7 @@ def print_log(dataset: Any, *, everything: bool = False) -> None:
     lines = [f"{dataset.path} ({where})", ""]
     for head in dataset.history():
         if head.named or everything:
-            when = datetime.fromtimestamp(head.ts_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+            when = time_text(head.ts_ms)
             counts = ", ".join(f"{t.operation} {t.rows:,}" for t in head.touched if t.rows)
             lines += [
                 f"commit {version_id(head.branch, head.v)}", f"  author  {head.author}", f"  time    {when}",

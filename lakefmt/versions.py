@@ -6,12 +6,13 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import islice, takewhile
 from typing import Any
 
 import numpy as np
 
 from lakefmt.cells import Rows
-from lakefmt.errors import InvalidInput, NoSuchVersion, nearest
+from lakefmt.errors import EmptyCommit, InvalidInput, NoSuchVersion, nearest
 from lakefmt.handle import Handle
 from lakefmt.merge import RESOLUTIONS, Replay
 from lakefmt.merge_base import Base, Reader, merge_base
@@ -21,6 +22,9 @@ from lakefmt.versioning.diff import NO_ROWS, Diff, changes_between, diff_version
 from lakefmt.versioning.log import TRANSACTION_AGE_MAX_S, Nothing, Transaction
 from lakefmt.versioning.names import at_time, check_kept, create_branch, create_tag, delete_branch, rename_branch, squash_branch
 from lakefmt.versioning.records import Branch, Head, Tag, Version, version_id
+
+#: What changes no rows, so that there is nothing in it to name or to go back from.
+_UPKEEP = ("compact", "expire", "fold", "settle")
 
 
 class Versioned(Handle):
@@ -49,8 +53,16 @@ class Versioned(Handle):
     @property
     def has_head_changes(self) -> bool:
         """Whether there is anything since the last named commit: buffered rows, or flushed versions without a message."""
+        return self._writer.unsettled or self._unnamed_changes()
+
+    def _unnamed_changes(self) -> bool:
+        """Whether there are versions since the last named one; what only keeps the files well (compaction, expiry) is no change."""
         head = self._writer.version.head
-        return bool(self._writer.pending) or (not head.named and head.v > 0)
+        while not head.named and head.v > 0:
+            if head.operation not in _UPKEEP:
+                return True
+            head = self._log.heads(head.branch, [head.v - 1])[0]
+        return False
 
     @property
     def is_head_node(self) -> bool:
@@ -59,18 +71,28 @@ class Versioned(Handle):
 
     # -- commits -------------------------------------------------------------------------------------------------------
 
-    def commit(self, message: str | None = None) -> str:
+    def commit(self, message: str | None = None, *, allow_empty: bool = False) -> str:
         """Store what is buffered and name the version; it is kept for good.
+
+        Args:
+            allow_empty: also where nothing has changed since the last named version.
 
         Returns:
             Id of the version.
 
         Raises:
+            EmptyCommit: nothing has changed.
             Conflict: another writer changed the same thing meanwhile.
             CommitStateUnknown: the store does not tell whether the commit landed.
         """
         _check_message(message)
-        self._write().commit(message)
+        with self._write().lock:
+            if not (allow_empty or self.has_head_changes):
+                raise EmptyCommit(
+                    f"{self._url}: nothing has changed since {self.version_id}; "
+                    "commit(allow_empty=True) makes a version all the same"
+                )
+            self._write().commit(message)
         return self.version_id
 
     def refresh(self) -> None:
@@ -87,7 +109,7 @@ class Versioned(Handle):
             address: a branch name, a tag or a version id.
             create: make a branch of that name from where this handle stands.
             as_of: instead of an address: the newest version of this branch not younger than a time (a ``datetime``, ISO text, or
-                seconds since the epoch).
+                seconds since the epoch). Without a time zone it is taken for UTC, as ``log()`` prints it.
 
         Returns:
             Id of the version now stood on.
@@ -205,12 +227,17 @@ class Versioned(Handle):
         return [commit_entry(h) for h in self.history() if h.named]
 
     def get_commit_details(self, commit_id: str) -> dict[str, Any]:
-        """One version: ``{"commit", "author", "time", "message", "operation", "rows", "branch", "counts"}``."""
-        head = self._version(commit_id).head
+        """One version: ``{"commit", "author", "time", "message", "operation", "rows", "branch", "counts"}``.
+
+        A commit counts what was done since the last named version before it.
+        """
+        version = self._version(commit_id)
+        head = version.head
         names = {b.uuid: b.name for b in self._log.refs.branches()}
         counts: dict[str, int] = {}
-        for t in head.touched:
-            counts[str(t.operation)] = counts.get(str(t.operation), 0) + t.rows
+        for h in self._since(version):
+            for t in h.touched:
+                counts[str(t.operation)] = counts.get(str(t.operation), 0) + t.rows
         return {
             **commit_entry(head), "operation": operation_of(head), "rows": head.rows, "branch": names.get(head.branch),
             "counts": counts,
@@ -228,19 +255,26 @@ class Versioned(Handle):
         """What differs between two versions, per tensor.
 
         Args:
-            first: a branch, tag or version id; by default the last named version before the current one.
+            first: a branch, tag or version id; by default the last named version: what has changed since the last commit. Given
+                only ``second``, the named one before that.
             second: another; by default the current version. Buffered rows are stored first.
 
         Returns:
-            Rows added, updated and deleted; it prints as a table.
+            Rows added, updated and deleted; it prints as a table, and ``as_dict()`` gives plain values.
         """
         self.flush()
         new = self._version(second)
-        old = self._version(first) if first is not None else self._before(new)
+        if first is not None:
+            old = self._version(first)
+        else:
+            old = new if second is None and new.head.named else self._before(new)
         return diff_versions(self._log, old, new, self._writer)
 
     def diff_of(self, version: str | None = None) -> Diff:
-        """What one version (by default the current one) changed: the difference from the version before it."""
+        """What one version (by default the current one) changed: the difference from the version before it.
+
+        A commit changed all that came since the last named version before it.
+        """
         new = self._version(version)
         return diff_versions(self._log, self._parent(new), new, self._writer)
 
@@ -260,8 +294,17 @@ class Versioned(Handle):
                 return self._log.read(head.branch, head.v)
         return version
 
+    def _since(self, version: Version) -> Iterator[Head]:
+        """A version and, where it is a commit, those without a name that led to it."""
+        yield version.head
+        if _is_commit(version.head):
+            yield from takewhile(lambda h: not h.named and h.v > 0, islice(self._log.history(version), 1, None))
+
     def _parent(self, version: Version) -> Version:
+        """What a version is compared with to tell what it did."""
         head = version.head
+        if _is_commit(head) and head.v > 0:
+            return self._before(version)
         if head.v > 0:
             return self._log.read(head.branch, head.v - 1)
         if head.parent is None or head.parent_v is None:
@@ -301,7 +344,7 @@ class Versioned(Handle):
         return self.version_id
 
     def cherry_pick(self, version: str, conflict_resolution: str | None = None, *, message: str | None = None) -> str:
-        """Do on this branch what one version of another did.
+        """Do on this branch what one version of another did; a commit, all since the last named version before it.
 
         Args, returns and raises as for ``merge``.
         """
@@ -315,6 +358,8 @@ class Versioned(Handle):
 
     def revert(self, version: str | None = None, conflict_resolution: str | None = None, *, message: str | None = None) -> str:
         """Undo what one version (by default the newest) did, in a new version; what came after it stays.
+
+        A commit did all that came since the last named version before it.
 
         Args, returns and raises as for ``merge``: samples that were changed again since are in conflict.
         """
@@ -398,7 +443,7 @@ class Versioned(Handle):
         writer = self._write()
         with writer.lock:
             writer.discard()
-            if not writer.version.head.named and writer.version.head.v > 0:
+            if self._unnamed_changes():
                 old = self._before(writer.version)
                 self._restore(old, f"Reset to {old.id}", "reset", force=False)
         return self.version_id
@@ -429,18 +474,18 @@ class Versioned(Handle):
 
 
 def milliseconds(when: Any) -> int:
-    """A time as milliseconds since the epoch: a ``datetime`` (naive: UTC), ISO text, or seconds."""
+    """A time as milliseconds since the epoch: a ``datetime`` (naive: UTC), ISO text (also as ``log`` prints it), or seconds."""
     if isinstance(when, str):
         try:
-            when = datetime.fromisoformat(when)
+            when = datetime.fromisoformat(when.removesuffix(" UTC"))
         except ValueError:
             raise InvalidInput(
                 f"as_of={when!r} is no time: give a datetime, ISO text such as '2026-01-31T12:00', or seconds"
             ) from None
     if isinstance(when, datetime):
-        return int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1000)
+        return round((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1000)
     if isinstance(when, (int, float)) and not isinstance(when, bool) and math.isfinite(when) and abs(when) < 1e12:
-        return int(when * 1000)
+        return round(when * 1000)
     raise _no_time(when)
 
 
@@ -462,9 +507,18 @@ def operation_of(head: Head) -> str:
     return " + ".join(dict.fromkeys(str(t.operation) for t in head.touched)) or "create"
 
 
+def _is_commit(head: Head) -> bool:
+    """Whether ``commit()`` made a version; merges, reverts and the like are named too, and did what they did in one version."""
+    return head.named and not head.operation
+
+
 def _check_message(message: str | None) -> None:
     if message is not None and not isinstance(message, str):
         raise InvalidInput(f"a commit message is a str, got {message!r}")
+    try:
+        (message or "").encode()
+    except UnicodeEncodeError as e:
+        raise InvalidInput(f"a commit message is stored as UTF-8, and {message!r} has a lone surrogate in it ({e.reason})") from e
 
 
 def _check_resolution(resolution: str | None) -> None:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from lakefmt.dataset import Dataset
-from lakefmt.errors import AlreadyExists, Corrupt, InvalidInput, NoSuchObject, NoSuchView, VersionExpired, nearest
+from lakefmt.errors import AlreadyExists, Corrupt, InvalidInput, NoSuchObject, NoSuchVersion, NoSuchView, nearest
 from lakefmt.pending import Live
 from lakefmt.query.computed import column_bytes, describe_column, restored_column, stored_columns
 from lakefmt.snapshot import Snapshot
@@ -93,7 +93,7 @@ def save_view(view: View, view_id: str | None, *, message: str | None, overwrite
         raise AlreadyExists(f"{dataset.path} has a saved view {view_id!r} already; pass overwrite=True, or choose another id")
     try:
         check_kept(dataset._log, selection.base.version)  # the view was written first: an expiry sees it, or we see the expiry
-    except VersionExpired:
+    except NoSuchVersion:  # expired; or the dataset was deleted since it was opened
         store.delete([key])
         raise
     return view_id

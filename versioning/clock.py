@@ -13,4 +13,4 @@ def clock_s() -> float:
 
 def time_text(ts_ms: int) -> str:
     """A time, given in milliseconds since the epoch."""
-    return datetime.fromtimestamp(ts_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return f"{datetime.fromtimestamp(ts_ms // 1000, UTC):%Y-%m-%d %H:%M:%S}.{ts_ms % 1000:03} UTC"

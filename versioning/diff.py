@@ -217,6 +217,10 @@ def _step(log: Log, old: Version, new: Version, field_ids: Iterable[int], readin
             fresh = [p.patched(field_id) for p in pairs if p.old is None]
             patched = _common(both, np.unique(np.concatenate(fresh))) if fresh else _NONE
             added, deleted, updated = _less(added, both), _less(deleted, both), np.union1d(updated, patched)
+        rewritten = [ids for p in pairs if len(ids := p.rewritten(field_id))]
+        if rewritten:
+            again = _common(updated, np.unique(np.concatenate(rewritten)))
+            moved[field_id], updated = np.union1d(moved.get(field_id, _NONE), again), _less(updated, again)
         out[field_id] = TensorDiff(added, updated, deleted)
     come, _, gone = _sorted_parts([p.rows() for p in pairs])
     out[ROWS] = TensorDiff(_less(come, gone), _NONE, _less(gone, come))
@@ -324,10 +328,7 @@ class _Pair:
             return (here, _NONE, _NONE) if self.old is None else (_NONE, _NONE, here)
         covered = [f.field(field_id) for f in (self.old, self.new)]
         ends = sorted(0 if c is None else c[1].rows for c in covered)
-        touched = [self._overlaid(field_id)]
-        if covered[0] is not None and covered[1] is not None and covered[0][0].key != covered[1][0].key:
-            touched.append(np.arange(ends[0]))  # written on both sides, each in a file of its own
-        touched = [t for t in touched if len(t)]
+        touched = [t for t in (self._overlaid(field_id), self._rewritten(field_id)) if len(t)]
         looked = [*touched, self._deleted_once]
         if ends[0] < ends[1]:
             looked.append(np.arange(*ends))
@@ -355,6 +356,18 @@ class _Pair:
         assert self.new is not None
         parts = [_listed(o.at, self._reading) for o in self.new.overlays_of(field_id)]
         return self._ids(np.unique(np.concatenate(parts))) if parts else _NONE
+
+    def rewritten(self, field_id: int) -> Ids:
+        """Row ids whose samples of a tensor lie in another file in either version (written on two branches, each by itself)."""
+        return self._ids(self._rewritten(field_id)) if self.old is not None and self.new is not None else _NONE
+
+    def _rewritten(self, field_id: int) -> Ids:
+        assert self.old is not None
+        assert self.new is not None
+        old, new = self.old.field(field_id), self.new.field(field_id)
+        if old is None or new is None or old[0].key == new[0].key:
+            return _NONE
+        return np.arange(min(old[1].rows, new[1].rows))
 
     def _overlaid(self, field_id: int) -> Ids:
         """Offsets that only one side has an overlay for."""

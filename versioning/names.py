@@ -45,6 +45,10 @@ def create_branch(log: Log, name: str, at: Version, message: str | None = None) 
     except VersionExpired:
         _end(log, branch, "withdrawn")  # another handle may have found it, and committed
         raise
+    except NoSuchVersion:  # the dataset was deleted since it was opened, or another one is there
+        log.refs.remove_branch(name)
+        log.store.delete([version_key(branch.uuid, 0)])
+        raise
     return branch, version
 
 
@@ -91,8 +95,11 @@ def rename_branch(log: Log, old: str, new: str) -> Branch:
     branch = log.branch(old)
     if log.refs.find_tag(new) is not None:
         raise AlreadyExists(f"{log.store.url} has a tag {new!r} already")
-    renamed = msgspec.structs.replace(branch, name=new, renamed_from=old)
-    if not log.refs.create_branch(renamed):
+    renamed = msgspec.structs.replace(branch, name=new, renamed_from=old, generation=branch.generation + 1)
+    taken = log.refs.find_branch(new)
+    if taken is not None and taken.uuid == branch.uuid and new != old:  # its own, left by a rename that was interrupted
+        log.refs.replace_branch(renamed)
+    elif not log.refs.create_branch(renamed):
         raise AlreadyExists(f"{log.store.url} has a branch {new!r} already")
     if sealed(log.head(branch.uuid).head):  # it was deleted meanwhile: that takes both names away, or we do
         log.refs.remove_branch(new)
@@ -127,7 +134,7 @@ def create_tag(log: Log, name: str, at: Version, message: str | None = None) -> 
     log.refs.create_tag(tag)
     try:
         check_kept(log, at)  # the tag was written first: an expiry that did not see it has raised the floor by now
-    except VersionExpired:
+    except NoSuchVersion:  # expired; or the dataset was deleted since it was opened
         log.refs.remove_tag(name)
         raise
     return log.refs.confirm_tag(tag)
@@ -154,11 +161,16 @@ def check_kept(log: Log, at: Version) -> None:
         )
 
 
-def at_time(log: Log, branch_uuid: str, ts_ms: int, until: int | None = None) -> Version:
-    """The newest version of a branch (or of what it began on) that is not younger than a time.
+def at_time(log: Log, branch_uuid: str, ts_ms: int, until: int | None = None, earlier: tuple[str, ...] | None = None) -> Version:
+    """The newest version of a branch (or of what it began on, or was squashed from) that is not younger than a time.
+
+    Args:
+        until: the last number that counts.
+        earlier: logs that were squashed into this one; by default as the branch says.
 
     Raises:
         NoSuchVersion: the dataset is younger.
+        VersionExpired: the version is gone.
     """
     newest = log.head(branch_uuid)
     numbers = range((newest.head.v if until is None else until) + 1)
@@ -166,6 +178,10 @@ def at_time(log: Log, branch_uuid: str, ts_ms: int, until: int | None = None) ->
     if at:
         return log.read(branch_uuid, numbers[at - 1])
     first = log.heads(branch_uuid, [numbers[0]])[0]
+    if first.parent is None and earlier is None:
+        earlier = next((b.earlier for b in log.refs.branches() if b.uuid == branch_uuid), ())
+    if first.parent is None and earlier:
+        return at_time(log, earlier[-1], ts_ms, None, earlier[:-1])
     if first.parent is None:
         raise NoSuchVersion(f"{log.store.url} has no version as old as that; the first is of {time_text(first.ts_ms)}")
     return at_time(log, first.parent, ts_ms, first.parent_v)

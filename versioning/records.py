@@ -91,7 +91,8 @@ class Branch(Record, frozen=True):
     """``refs/branches/<name>.json``: a name for a numbered log.
 
     ``parent`` and ``parent_v`` say where it began (``None`` for the first branch); ``id_space`` sets its row ids apart;
-    ``renamed_from`` is the name it had; ``earlier`` are the logs that were squashed into this one.
+    ``renamed_from`` is the name it had, ``generation`` how often it was renamed; ``earlier`` are the logs that were squashed into
+    this one.
     """
 
     name: str
@@ -102,6 +103,7 @@ class Branch(Record, frozen=True):
     created_ms: int = 0
     renamed_from: str | None = None
     earlier: tuple[str, ...] = ()
+    generation: int = 0
 
 
 class Head(Record, frozen=True):

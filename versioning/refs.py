@@ -54,8 +54,10 @@ class Refs:
             if None not in listed:
                 break  # else one was renamed or deleted since it was listed
         found = [b for b in listed if b is not None]
-        renamed = {(b.uuid, b.renamed_from) for b in found if b.renamed_from is not None}
-        return [b for b in found if (b.uuid, b.name) not in renamed]
+        newest: dict[str, Branch] = {}
+        for b in found:
+            newest[b.uuid] = max(newest.get(b.uuid, b), b, key=lambda x: (x.generation, x.renamed_from is not None))
+        return [b for b in found if b is newest[b.uuid]]
 
     def create_branch(self, branch: Branch) -> bool:
         """Give a log a name; False when the name is taken."""
@@ -188,10 +190,14 @@ def unchecked(data: bytes, kind: type[S], what: str) -> S:
 
 def check_name(name: str) -> None:
     """Refuse names that could not be addressed as ``path@name``."""
-    bad = not isinstance(name, str) or not name or "@" in name or name != name.strip() or name.startswith("/")
-    bad = bad or name in (".", "..") or not name.isprintable() or len(quote(name, safe="")) > 200
+    bad = not isinstance(name, str) or "@" in name or name != name.strip()
+    bad = bad or not name.isprintable() or len(quote(name, safe="")) > 200
+    bad = bad or any(part in ("", ".", "..", ".queries") for part in name.split("/"))
     if bad or parse_version_id(name) is not None:
-        raise InvalidInput(f"{name!r} is no branch name: use letters, digits, '-', '_', '.', '/', and not the form of a version id")
+        raise InvalidInput(
+            f"{name!r} is no name for a branch or tag: use letters, digits, '-', '_', '.', and '/' between these, but neither the "
+            "form of a version id nor a part '.queries'"
+        )
 
 
 def parse_version_id(text: str) -> tuple[str, int] | None:

@@ -117,7 +117,7 @@ OPS = [
     Op(O.EDIT_SCHEMA, "classes", lambda ds: ds[_label(ds)].add_class_names("fresh")),
     Op(O.OVERWRITE, "restore", _restore),
     Op(O.CONFIG, "info", _info),
-    Op(O.NAME, "name", lambda ds: ds.commit("named")),
+    Op(O.NAME, "name", lambda ds: ds.commit("named", allow_empty=True)),
     Op(O.SEAL, "delete branch", _seal),
 ]
 _PAIRS = [(mine, theirs) for mine in OPS for theirs in OPS]

@@ -201,7 +201,7 @@ def _flush(ds: Dataset) -> None:
 
 
 def _commit(ds: Dataset) -> None:
-    ds.commit("done")
+    ds.commit("done", allow_empty=True)
 
 
 def _info(ds: Dataset) -> None:

@@ -110,7 +110,7 @@ class Work:
         return Step(branch, [r for i, r in enumerate(rows) if i not in some], lambda: self.ds.pop(some))
 
     def _commit(self, branch: str, rows: Rows) -> Step:
-        return Step(branch, rows, lambda: self.ds.commit("named"))
+        return Step(branch, rows, lambda: self.ds.commit("named", allow_empty=True))
 
     def _compact(self, branch: str, rows: Rows) -> Step:
         return Step(branch, rows, self.ds.compact)

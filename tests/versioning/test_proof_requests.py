@@ -125,7 +125,7 @@ def _operations(store: Requests) -> Iterable[tuple[str, dict[str, int], dict[str
     _appended(ds, big=_BIG)
     # a light file and a heavy one
     yield "commit an array", store.asked(lambda: ds.commit("array")), {**_HEAD, "put data": 2}
-    yield "commit a name", store.asked(lambda: ds.commit("name")), _HEAD
+    yield "commit a name", store.asked(lambda: ds.commit("name", allow_empty=True)), _HEAD
     # is there a branch of that name; the tag; has an expiry begun; the tag again, as checked
     yield "tag", store.asked(lambda: ds.tag("here")), {"get ref": 1, "put ref": 2, **_KEPT}
     # is there a branch or a tag of that name; its version 0, its name; has an expiry begun

@@ -405,7 +405,7 @@ class Machine(RuleBasedStateMachine):
     @rule(at=HANDLES)
     def commit(self, at: int) -> None:
         hand = self.hands[at]
-        if self._try(hand, lambda: hand.ds.commit("named")):
+        if self._try(hand, lambda: hand.ds.commit("named", allow_empty=True)):
             self._stored(hand)
 
     @rule(at=HANDLES)
@@ -476,6 +476,7 @@ class Machine(RuleBasedStateMachine):
         except (MergeConflict, VersionExpired) as error:
             assert expected is None or isinstance(error, VersionExpired), f"refused: {error!r}"
             self._refuse(error)
+            hand.base = self.branches[hand.branch]
             return
         assert expected is not None, "merged, though two tensors want one name"
         found = opened(self.store, branch=hand.branch)
