@@ -66,6 +66,7 @@ class Context:
         aliases_first: whether an alias hides a tensor of the same name (ORDER BY), or the tensor the alias
             (WHERE).
         draws: number of RANDOM() calls so far; each is a stream of its own.
+        unclear: what stands where a condition is meant and is none: numbers, of which "not zero" is taken.
     """
 
     text: str
@@ -78,6 +79,7 @@ class Context:
     aliases: dict[str, Callable[[], Value]] = field(default_factory=dict)
     aliases_first: bool = False
     draws: list[int] = field(default_factory=lambda: [0])
+    unclear: list[Node] = field(default_factory=list)
 
     def error(self, where: Node, message: str) -> TqlError:
         return error_at(self.text, where, message)

@@ -38,13 +38,17 @@ def truth(ctx: Context, value: Value) -> Value:
         return value.truth
     if value.is_array:
         raise ctx.error(value.node, "this condition is an array: wrap it in ANY(…) or ALL(…)")
-    if value.dtype in (BOOL, ANY):
+    if value.dtype == BOOL:
+        return value
+    if value.dtype == ANY:
+        ctx.unclear.append(value.node)
         return value
     if value.dtype == NULL:
         return constant(ctx, value.node, False)
     if value.dtype == JSON:
         return scalar(value, emit.try_cast(json_text(value), "BOOLEAN"), BOOL, nullable=True)
     if value.is_number:
+        ctx.unclear.append(value.node)
         if value.is_const:
             return constant(ctx, value.node, bool(value.const))
         return scalar(value, emit.binary(exp.NEQ, value.sql, emit.number(0)), BOOL)

@@ -13,6 +13,7 @@ from lakefmt import random
 from lakefmt.cells import Array, Cells, Dense, Strings
 from lakefmt.errors import InvalidInput, TqlError
 from lakefmt.pending import Live
+from lakefmt.query.catalog import Catalog
 from lakefmt.query.computed import computed_cells
 from lakefmt.query.engine import cursor
 from lakefmt.query.scan import build, catalog_of
@@ -25,6 +26,29 @@ _Parameters = Sequence[Any] | Mapping[str, Any] | None
 
 def run_query(rowset: Rowset, tql: str, parameters: _Parameters = None) -> View:
     """The rows of a dataset or view that a query selects; see ``Rowset.query``."""
+    source, catalog, plan = _planned(rowset, tql, parameters)
+    return _view(rowset, source, plan, execute(source, catalog, plan, tql), tql)
+
+
+def rows_to_change(rowset: Rowset, where: str, parameters: _Parameters = None) -> View:
+    """The rows that a condition selects for being deleted or updated.
+
+    Raises:
+        TqlError: a number stands where a condition is meant: ``delete("1")`` would be every row, ``delete("x")`` most of them.
+    """
+    source, catalog, plan = _planned(rowset, where, parameters)
+    if plan.unclear:
+        start, end = plan.unclear[0]
+        raise TqlError(
+            "to delete or update rows takes a condition, and this is a value: compare it with something (x > 0; _row = 5 is "
+            'one row), or say true for all rows',
+            where, start, end - start,
+        )  # fmt: skip
+    return _view(rowset, source, plan, execute(source, catalog, plan, where), where)
+
+
+def _planned(rowset: Rowset, tql: str, parameters: _Parameters) -> tuple[Any, Catalog, Translation]:
+    """What a query runs on, and its translation."""
     source = rowset.source()
     if not isinstance(tql, str):
         raise InvalidInput(f"a query is a str, got {tql!r}")
@@ -37,7 +61,7 @@ def run_query(rowset: Rowset, tql: str, parameters: _Parameters = None) -> View:
             f"this query names its dataset ({plan.source!r}) but runs on one already: leave FROM out, or use lakefmt.query(…)",
             tql,
         )
-    return _view(rowset, source, plan, execute(source, catalog, plan, tql), tql)
+    return source, catalog, plan
 
 
 def run_query_anywhere(tql: str, parameters: _Parameters = None) -> View:

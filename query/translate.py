@@ -30,7 +30,7 @@ from lakefmt.query.catalog import Catalog, TensorInfo
 from lakefmt.query.context import ROW, Context, Parameters, Rule
 from lakefmt.query.kinds import Value
 from lakefmt.query.rules_operators import is_condition, json_number, json_path, json_text, known, truth
-from lakefmt.query.syntax import Node, at
+from lakefmt.query.syntax import Node, Span, at, span_of
 
 #: the rule of each kind of syntax node; what is not here is an error
 RULES: Mapping[type[Node], Rule] = {
@@ -77,6 +77,8 @@ class Translation:
         columns: the output columns, in the order of the select list, ``*`` expanded.
         reads: which columns of ``t`` the SQL touches: (field id, "value" or "shape").
         source: what stands after FROM, or ``None``.
+        unclear: places (start, end) where a number stands for a condition. Reading, "not zero" is meant; what is to be
+            deleted or updated must be said.
     """
 
     sql: str
@@ -84,6 +86,7 @@ class Translation:
     columns: tuple[Column, ...]
     reads: frozenset[tuple[int, str]]
     source: str | None
+    unclear: tuple[Span, ...] = ()
 
 
 def translate(
@@ -113,7 +116,7 @@ def translate(
         sql, values = emit.print_sql(tree)
     except RecursionError:
         raise TqlError("the query nests too deeply", text, 0, len(text)) from None
-    return Translation(sql, values, columns, _reads(tree), plan.source)
+    return Translation(sql, values, columns, _reads(tree), plan.source, tuple(map(span_of, context.unclear)))
 
 
 def _parse(text: str, catalog: Catalog) -> exp.Select:
