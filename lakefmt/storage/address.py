@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,9 @@ from lakefmt.storage.memory import MemoryStore
 from lakefmt.storage.port import Store
 
 QUERIES = "/.queries/"
+
+#: ``s3:/bucket``: what pathlib makes of a URL, and what is left of one that names nothing. (One letter is a drive.)
+_BROKEN_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:(/(?!/).*|/*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +40,29 @@ def parse_address(path: str | os.PathLike[str]) -> Address:
     """Take an address apart.
 
     Raises:
-        InvalidInput: it is empty, or names an empty version or view.
+        InvalidInput: it is empty, or names an empty version or view, or is a URL that has lost a slash.
     """
     text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
-    if not isinstance(text, str) or not text.strip() or "\0" in text or text.endswith("://"):
+    if not isinstance(text, str) or not text.strip() or not _encodable(text):
         raise InvalidInput(f"{path!r} is no dataset address: give a path or a URL such as hub://me/name or s3://bucket/name")
+    if _BROKEN_URL.fullmatch(text.strip()):
+        raise InvalidInput(
+            f"{path!r} is no dataset address: a URL is <scheme>://<name>, given as a str (a Path makes one slash of two); "
+            f"a folder called so is {os.path.join('.', text)!r}"
+        )
     base, found, view = (text.rstrip("/") or "/").partition(QUERIES)
     if base.endswith(QUERIES.rstrip("/")) or (found and (not view or "/" in view)):
         raise InvalidInput(f"{text!r}: a saved view is addressed as <dataset>{QUERIES}<id>")
     head, at = _split_version(base)
     return Address(head, at, view if found else None)
+
+
+def _encodable(text: str) -> bool:
+    """Whether a text can name a file."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
 
 
 def branch_readings(address: Address) -> list[Address]:
@@ -95,10 +112,12 @@ def open_store(base: str, storage_options: dict[str, Any] | None = None) -> Stor
     if not sep:
         return LocalStore(os.path.expanduser(base))
     if scheme == "hub":
-        org, _, name = rest.partition("/")
-        if not org or not name:
-            raise InvalidInput(f"{base!r}: a hub address is hub://<org>/<dataset>")
+        parts = rest.split("/")
+        if len(parts) < 2 or {"", ".", ".."} & set(parts):
+            raise InvalidInput(f"{base!r}: a hub address is hub://<org>/<dataset>, without empty parts, '.' and '..'")
         root = hub_root()
+        if root.startswith("hub://"):
+            raise InvalidInput(f"LAKEFMT_HUB is {root!r}, an address that needs LAKEFMT_HUB: set it to a folder or another URL")
         return open_store(root + rest if root.endswith("/") else f"{root}/{rest}", storage_options)
     if scheme in ("file", "local"):
         return LocalStore(rest)

@@ -59,7 +59,8 @@ def test_nor_is_one_given_as_a_parameter(ds: Any) -> None:
         ("x > 1", [2, 3]), ("flag", [0, 2]), ("not flag", [1, 3]), ("true", [0, 1, 2, 3]), ("false", []), ("kind = 'cat'", [0, 2]),
         ("marks == 'red'", [0, 2]), ("any(v > 5)", [3]), ("x in (1, 3)", [1, 3]), ("x != 0 and flag", [2]), ("_row = 1", [1]),
         ("select * where x > 1 order by x desc limit 1", [3]), ("select *", [0, 1, 2, 3]), ("j is null", [3]),
-        ("contains(marks, 1)", [1, 2]), ("cast(x as bool)", [1, 2, 3]), ("case when x > 2 then true else flag end", [0, 2, 3]), ("j['ok']", [0]),
+        ("contains(marks, 1)", [1, 2]), ("cast(x as bool)", [1, 2, 3]),
+        ("case when x > 2 then true else flag end", [0, 2, 3]), ("j['ok']", [0]),
     ],
 )  # fmt: skip
 def test_conditions_are_as_in_queries(ds: Any, text: str, rows: list[int]) -> None:

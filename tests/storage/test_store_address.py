@@ -77,6 +77,34 @@ def test_bad_addresses(bad: str, says: str) -> None:
         parse_address(bad)
 
 
+@pytest.mark.parametrize(
+    "bad",
+    ["mem://", "mem:///", "mem:////", "s3:///", "file:///", "hub:///", "s3:", "s3:/bucket/set", "file:/tmp/set", "mem:/x@dev",
+     Path("s3://bucket/set"), Path("hub://me/set")],
+)  # fmt: skip
+@pytest.mark.parametrize("use", [lakefmt.dataset, lakefmt.load, lakefmt.exists, lakefmt.delete, lakefmt.empty])
+def test_what_is_left_of_a_url_is_no_folder(use: Any, bad: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LAKEFMT_HUB", str(tmp_path))
+    with pytest.raises(InvalidInput, match=r"is no dataset address: a URL is <scheme>://<name>"):
+        use(bad)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_looks_so_is_still_to_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    lakefmt.dataset("./s3:/bucket")
+    assert lakefmt.exists(tmp_path / "s3:" / "bucket")
+    assert parse_address("C:/data") == Address("C:/data")
+
+
+@pytest.mark.parametrize("bad", ["a\0b", "\ud800", "mem://\ud800"])
+@pytest.mark.parametrize("use", [lakefmt.dataset, lakefmt.load, lakefmt.exists, lakefmt.delete])
+def test_names_that_no_file_can_have(use: Any, bad: str) -> None:
+    with pytest.raises(InvalidInput, match="no dataset address"):
+        use(bad)
+
+
 @pytest.mark.parametrize("bad", [b"bytes", 5, None])
 def test_things_that_are_no_text(bad: Any) -> None:
     with pytest.raises((InvalidInput, TypeError)):
@@ -108,6 +136,20 @@ def test_file_urls_are_paths(tmp_path: Path) -> None:
 def test_hub_needs_both_names(bad: str) -> None:
     with pytest.raises(InvalidInput, match=r"hub://<org>/<dataset>"):
         open_store(bad)
+
+
+@pytest.mark.parametrize("bad", ["hub://../../x/y", "hub://a/..", "hub://a/../../b", "hub://./x", "hub://a//b", "hub://a/b/../../../c"])
+def test_nothing_leads_out_of_the_hub(bad: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LAKEFMT_HUB", str(tmp_path / "deep" / "hub"))
+    with pytest.raises(InvalidInput, match="without empty parts"):
+        lakefmt.dataset(bad)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_hub_is_not_in_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAKEFMT_HUB", "hub://a/b")
+    with pytest.raises(InvalidInput, match="set it to a folder"):
+        lakefmt.exists("hub://me/set")
 
 
 def test_hub_in_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
