@@ -26,7 +26,7 @@ def main() -> None:
         type=click.Path(path_type=Path),
         default=Path("lakefmt-demo"),
         show_default=True,
-        help="Where the dataset goes.",
+        help="Where the dataset goes; only what a demo made is replaced.",
     )
     def demo(images: Path | None, out: Path) -> None:
         from lakefmt.demo import run_demo

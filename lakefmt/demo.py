@@ -7,6 +7,7 @@ on a branch, and look at the difference.
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -19,11 +20,14 @@ import numpy as np
 import lakefmt
 from lakefmt.cells import Array
 from lakefmt.dataset import Dataset
-from lakefmt.errors import MissingExtra, NotFound
+from lakefmt.errors import AlreadyExists, MissingExtra, NotFound
+from lakefmt.show import counted
 
 SIDE = 64
 BATCH = 32
 _CHUNK = 64
+#: In a dataset's info: a demo made it, and may replace it.
+_MARK, _MADE_BY = "made_by", "lakefmt demo"
 
 
 @dataclass
@@ -52,7 +56,7 @@ def run_demo(images: Path | None, out: Path, echo: Callable[[str], None] = print
 
     Args:
         images: a folder of JPEGs (searched with its subfolders); by default the ones shipped.
-        out: where the dataset goes; a dataset already there is replaced.
+        out: where the dataset goes; one that an earlier demo made there is replaced.
         echo: prints a line.
 
     Returns:
@@ -60,11 +64,12 @@ def run_demo(images: Path | None, out: Path, echo: Callable[[str], None] = print
 
     Raises:
         NotFound: the folder holds no JPEG.
+        AlreadyExists: a dataset is there that no demo made.
     """
     folder = images or shipped_images()
     files = find_jpegs(folder)
     report = Report(echo)
-    ds: Dataset = lakefmt.dataset(out, overwrite=True)
+    ds = _created(out)
     _ingest(ds, files, folder, report)
     _query(ds, report)
     _train(ds, report)
@@ -74,6 +79,15 @@ def run_demo(images: Path | None, out: Path, echo: Callable[[str], None] = print
     report.fact(f"saved view  {out}/.queries/demo")
     report.fact(f"as SQL      select label, count(*) from read_parquet('{ds.files()[0]}') group by label")
     report.fact(f"took {time.perf_counter() - report.started_s:.1f} s in all")
+    return ds
+
+
+def _created(out: Path) -> Dataset:
+    """A new dataset; what people keep is not replaced by a demo."""
+    if lakefmt.exists(out) and lakefmt.load(out, read_only=True).info.get(_MARK) != _MADE_BY:
+        raise AlreadyExists(f"--out {str(out)!r} holds a dataset that no demo made; give another place, or delete that one first")
+    ds: Dataset = lakefmt.dataset(out, overwrite=True)
+    ds.info[_MARK] = _MADE_BY
     return ds
 
 
@@ -101,7 +115,7 @@ def _ingest(ds: Dataset, files: list[Path], top: Path, report: Report) -> None:
     ds.create_tensor("label", htype="class_label")
     start = time.perf_counter()
     nbytes = 0
-    for i in _bar(range(0, len(files), _CHUNK), "ingest", total=-(-len(files) // _CHUNK)):
+    for i in _bar(range(0, len(files), _CHUNK), "ingest", -(-len(files) // _CHUNK), report):
         part = files[i : i + _CHUNK]
         ds.extend({"image": [lakefmt.read(f) for f in part], "label": [label_of(f, top) for f in part]})
         nbytes += sum(f.stat().st_size for f in part)
@@ -144,7 +158,7 @@ def _train(ds: Dataset, report: Report) -> None:
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     losses: list[float] = []
     seen, start = 0, time.perf_counter()
-    for batch in _bar(loader, "train", total=len(loader)):
+    for batch in _bar(loader, "train", len(loader), report):
         loss = torch.nn.functional.cross_entropy(model(batch["image"].float().div(255)), batch["label"])
         optimizer.zero_grad()
         loss.backward()
@@ -193,8 +207,11 @@ def _torch() -> Any:
     return torch
 
 
-def _bar(items: Iterable[Any], name: str, total: int) -> Iterable[Any]:
-    """A progress bar."""
+def _bar(items: Iterable[Any], name: str, total: int, report: Report) -> Iterable[Any]:
+    """A progress bar; where no terminal shows it, a line."""
+    if not sys.stderr.isatty():
+        report.fact(f"{name}: {counted(total, 'batch', 'batches')}")
+        return items
     try:
         from tqdm import tqdm
     except ImportError as e:

@@ -13,6 +13,11 @@ from lakefmt.versioning.records import version_id
 _COLUMNS = ("tensor", "htype", "shape", "dtype", "compression")
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number and what it counts: ``1 row``, ``2,000 rows``, ``2 batches``."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def _table(rowset: Rowset) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for name, tensor in rowset.tensors.items():
@@ -27,8 +32,7 @@ def _table(rowset: Rowset) -> list[tuple[str, ...]]:
 
 
 def _title(rowset: Any) -> str:
-    rows = len(rowset)
-    count = f"{rows:,} row{'' if rows == 1 else 's'}"
+    count = counted(len(rowset), "row")
     if getattr(rowset, "is_view", False):
         query = getattr(rowset, "query_text", None)
         return f"View({count}, version {rowset.version_id}" + (f", query={query!r})" if query else ")")

@@ -11,7 +11,7 @@ from PIL import Image
 
 import lakefmt
 from lakefmt.demo import find_jpegs, label_of, run_demo
-from lakefmt.errors import NotFound
+from lakefmt.errors import AlreadyExists, NotFound
 
 
 def test_demo_runs_end_to_end(tmp_path: Path) -> None:
@@ -50,6 +50,30 @@ def test_folder_without_images_is_named(tmp_path: Path) -> None:
         find_jpegs(tmp_path)
     with pytest.raises(NotFound, match="no folder"):
         find_jpegs(tmp_path / "nowhere")
+
+
+def test_a_dataset_that_no_demo_made_stays(tmp_path: Path) -> None:
+    mine = lakefmt.dataset(tmp_path / "mine")
+    mine.create_tensor("x", dtype="int64")
+    mine.extend({"x": [1, 2]})
+    mine.commit("work of years")
+    with pytest.raises(AlreadyExists, match=r"--out .*mine.* no demo made"):
+        run_demo(None, tmp_path / "mine", lambda _: None)
+    assert lakefmt.load(tmp_path / "mine").x.numpy().tolist() == [1, 2]
+    mine.info.update(made_by="me", sources=["a", {}])
+    with pytest.raises(AlreadyExists, match="no demo made"):
+        run_demo(None, tmp_path / "mine", lambda _: None)
+
+
+def test_a_demo_replaces_a_demo_and_shows_lines_where_no_terminal_is(tmp_path: Path) -> None:
+    folder = tmp_path / "cats"
+    folder.mkdir()
+    Image.new("RGB", (40, 320), "red").save(folder / "cat_1.jpg")
+    run_demo(folder, tmp_path / "out", lambda _: None)
+    lines: list[str] = []
+    assert len(run_demo(folder, tmp_path / "out", lines.append)) == 1
+    assert "  ingest: 1 batch" in lines
+    assert "  train: 1 batch" in lines
 
 
 def test_command_line_names_a_bad_folder(tmp_path: Path) -> None:
