@@ -89,6 +89,9 @@ WHOLE_LIST = frozenset(name for name in FUNCTIONS if name.startswith(("list_", "
 #: functions whose result has the common type of their arguments
 SAME_TYPE = frozenset(("greatest", "least", "coalesce", "ifnull", "nullif"))
 
+#: functions that take whatever they are given as text
+JOINING = frozenset(("concat", "concat_ws"))
+
 #: aggregates, which are refused with a word about GROUP BY
 AGGREGATES = frozenset(
     [

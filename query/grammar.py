@@ -297,6 +297,8 @@ class _Parser:
 
     def name_token(self, why: str) -> Token:
         token = self.here
+        if token.type is T.IDENTIFIER and not token.value:
+            raise error_at(self.text, token, f"expected a name {why}, and this one is empty")
         if token.type is T.IDENTIFIER or (token.type is T.VAR and token.word not in RESERVED and token.value[0] != "$"):
             return self.advance()
         return self.fail(f"expected a name {why}")

@@ -15,6 +15,7 @@ from lakefmt.query.context import ROW, Context, Rule
 from lakefmt.query.kinds import ANY, BOOL, JSON, NULL, TEXT, Value, as_list, scalar
 from lakefmt.query.rules_operators import (
     as_bool_elements,
+    class_names,
     common_dtype,
     contains_class,
     is_condition,
@@ -263,6 +264,8 @@ def _random(ctx: Context, node: exp.Anonymous, arguments: Arguments) -> Value:
 
 def _passed_through(ctx: Context, node: exp.Anonymous, name: str) -> Value:
     values = [ctx.eval(a) for a in node.expressions]
+    if name in duckdb_functions.JOINING:
+        values = [class_names(ctx, v.node, v) if v.labels is not None else v for v in values]
     arrays = [v for v in values if v.is_array]
     dtype = duckdb_functions.FUNCTIONS[name]
     if arrays and name in duckdb_functions.ELEMENTWISE:

@@ -536,11 +536,23 @@ def _cast(ctx: Context, node: exp.Cast) -> Value:
     if row is None:
         raise ctx.error(wanted, f"CAST knows no type {wanted.name!r}; it knows {', '.join(sorted(_CASTS))}")
     type_name, dtype = row
+    if dtype == TEXT and value.labels is not None:
+        return class_names(ctx, node, value)
     make = emit.try_cast if isinstance(node, exp.TryCast) else emit.cast
     if value.dtype == JSON:
         value = _json_as(ctx, value, constant(ctx, node, ""))
     found = elementwise.apply(ctx, node, lambda v: make(v[0], type_name), [value], dtype)
     return replace(found, nullable=True) if isinstance(node, exp.TryCast) else found
+
+
+def class_names(ctx: Context, node: Node, value: Value) -> Value:
+    """Labels as text: the names of the classes, missing for an id that has none; ids where the tensor names no class at all."""
+    names = value.labels.class_names if value.labels is not None else None
+    if not names:
+        return elementwise.apply(ctx, node, lambda v: emit.cast(v[0], "VARCHAR"), [value], TEXT)
+    known_names = emit.cast(emit.bind(list(names)), "VARCHAR[]")
+    named = elementwise.apply(ctx, node, lambda v: emit.item(known_names, emit.dim_add(v[0], 1)), [value], TEXT)
+    return replace(named, nullable=True)
 
 
 RULES: Mapping[type[Node], Rule] = {
