@@ -29,7 +29,7 @@ _EXACT_IN_FLOAT32 = 2**24
 
 def constant(ctx: Context, node: Node, given: object) -> Value:
     """A value of Python as a typed constant."""
-    if isinstance(given, np.generic):
+    if isinstance(given, np.generic) or (isinstance(given, np.ndarray) and not given.shape):
         given = given.item()
     if given is None:
         return Value(sql=exp.Null(), dtype=kinds.NULL, node=node, const=None, nullable=True)
@@ -56,10 +56,29 @@ def constant_array(ctx: Context, node: Node, given: Any) -> Value:
         raise ctx.error(node, "the rows of this array differ in length") from None
     if values.size == 0:
         values = values.astype(np.float64)
-    if values.dtype.kind not in "biufU":
+    if values.dtype.kind not in "biufU" or not _kept(given, values):
         raise ctx.error(node, "an array of constants holds numbers, or texts, of one kind")
-    dtype = kinds.TEXT if values.dtype.kind == "U" else values.dtype.name
+    if values.dtype.kind == "U":  # NumPy's own texts lose what ends in NUL
+        values = np.array(flat(given), object).reshape(values.shape)
+    dtype = kinds.TEXT if values.dtype.kind == "O" else values.dtype.name
     return typed_array(Value(sql=node, dtype=dtype, node=node, shape=values.shape, const=values), dtype)
+
+
+def _kept(given: Any, values: Any) -> bool:
+    """Whether an array holds what was given: NumPy makes texts of numbers next to texts, floats of integers next to floats."""
+    if isinstance(given, np.ndarray) or values.dtype.kind not in "fU":
+        return True
+    elements = flat(given)
+    if values.dtype.kind == "U":
+        return all(isinstance(v, str) for v in elements)
+    return all(not isinstance(v, int) or float(v) == v for v in elements)
+
+
+def flat(given: Any) -> list[Any]:
+    """The elements of nested lists, as they were given."""
+    if isinstance(given, np.ndarray):
+        return list(given.ravel().tolist())
+    return [v for one in given for v in flat(one)] if isinstance(given, (list, tuple)) else [given]
 
 
 def typed_array(value: Value, dtype: str) -> Value:

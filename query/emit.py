@@ -135,6 +135,12 @@ def in_list(value: Node, values: Sequence[Node]) -> Node:
     return exp.In(this=tight(value, _COMPARISON + 1), expressions=list(values))
 
 
+def in_rows(value: Node, values: Node) -> Node:
+    """Whether a value is in a list that is given as one: DuckDB looks it up instead of comparing with each."""
+    rows = exp.Select(expressions=[call("unnest", values)]).subquery()
+    return exp.In(this=tight(value, _COMPARISON + 1), query=rows)
+
+
 def array(values: Sequence[Node]) -> Node:
     return exp.Array(expressions=list(values))
 

@@ -141,12 +141,11 @@ class _Parser:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.tokens = tokenize(text)
+        end = len(text.rstrip())
+        self.tokens = (*tokenize(text), Token(None, "", end, end + 1))
         self.index = 0
         self.depth = 0
         self.placeholders = 0
-        end = len(text.rstrip())
-        self.tokens.append(Token(None, "", end, end + 1))
 
     # --- cursor
 

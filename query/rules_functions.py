@@ -13,11 +13,11 @@ from lakefmt.query import duckdb_functions, elementwise, emit, kinds, rules_vect
 from lakefmt.query.constants import constant, like_column
 from lakefmt.query.context import ROW, Context, Rule
 from lakefmt.query.kinds import ANY, BOOL, JSON, NULL, TEXT, Value, as_list, scalar
+from lakefmt.query.rules_membership import contains_class
 from lakefmt.query.rules_operators import (
     as_bool_elements,
     class_names,
     common_dtype,
-    contains_class,
     is_condition,
     json_path,
     json_text,

@@ -1,4 +1,4 @@
-"""Rules for operators: comparisons, arithmetic, truth, IN, BETWEEN, LIKE, IS NULL, CASE, CAST.
+"""Rules for operators: comparisons, arithmetic, truth, BETWEEN, IS NULL, CASE, CAST.
 
 Truth in TQL has two values: a comparison with a missing sample is false, and its NOT is true. A NULL under
 AND and OR reads as false in WHERE anyway, so that the SQL needs ``coalesce`` only where NOT, or the select
@@ -17,7 +17,7 @@ from lakefmt.query import elementwise, emit, kinds
 from lakefmt.query.constants import SQL_TYPES, constant, like_column
 from lakefmt.query.context import Context, Rule
 from lakefmt.query.kinds import ANY, BOOL, JSON, NULL, TEXT, Value, as_list, scalar
-from lakefmt.query.rules_names import class_id, matching_ids
+from lakefmt.query.rules_names import class_id
 from lakefmt.query.syntax import Node
 
 _SYMBOLS: Mapping[type[Node], str] = {
@@ -165,7 +165,7 @@ def compare(ctx: Context, operator: type[exp.Binary], left: Value, right: Value,
     if right.labels is not None and left.dtype == TEXT:
         return _compare_class(ctx, operator, right, left, node)
     left, right = _one_truth(left, right), _one_truth(right, left)
-    left, right = _comparable(ctx, left, right, node)
+    left, right = comparable(ctx, left, right, node)
     left, right = like_column(left, right.dtype), like_column(right, left.dtype)
     left, right = _plain_bool(left, right), _plain_bool(right, left)
 
@@ -191,10 +191,10 @@ def _plain_bool(value: Value, other: Value) -> Value:
     return value
 
 
-def _comparable(ctx: Context, left: Value, right: Value, node: Node) -> tuple[Value, Value]:
+def comparable(ctx: Context, left: Value, right: Value, node: Node) -> tuple[Value, Value]:
     """Bring two values to types that DuckDB compares as meant."""
     if JSON in (left.dtype, right.dtype):
-        return _json_as(ctx, left, right), _json_as(ctx, right, left)
+        return json_as(ctx, left, right), json_as(ctx, right, left)
     if ANY in (left.dtype, right.dtype):
         return left, right
     if (left.dtype == TEXT) != (right.dtype == TEXT):
@@ -210,7 +210,7 @@ def _described(value: Value) -> str:
     return f"{what} ({value.tensor!r} is of dtype {value.dtype})" if value.tensor else what
 
 
-def _json_as(ctx: Context, value: Value, other: Value) -> Value:
+def json_as(ctx: Context, value: Value, other: Value) -> Value:
     """A JSON value read as what it is compared with."""
     if value.dtype != JSON:
         return value
@@ -342,71 +342,7 @@ def _negative(ctx: Context, node: exp.Neg) -> Value:
     return elementwise.apply(ctx, node, lambda v: emit.minus(_widened(v[0], value, dtype, exp.Neg)), [value], dtype)
 
 
-# --- IN, BETWEEN, LIKE, IS NULL
-
-
-def _in(ctx: Context, node: exp.In) -> Value:
-    value = ctx.eval(node.this)
-    items = [v for e in node.expressions for v in _spread(ctx, ctx.eval(e))]
-    if value.labels is not None and any(i.dtype == TEXT for i in items):
-        return _in_classes(ctx, node, value, items)
-    prepared: list[Node] = []
-    for one in items:
-        if one.is_array or one.dtype == NULL:
-            raise ctx.error(one.node, "a list after IN holds numbers or texts")
-        _, one = _comparable(ctx, value, one, node)
-        prepared.append(like_column(one, value.dtype).sql)
-    if value.dtype == JSON:
-        value = _json_as(ctx, value, items[0])
-    tensors = frozenset[str]().union(value.tensors, *(i.tensors for i in items))
-    found = elementwise.apply(ctx, node, lambda v: emit.in_list(v[0], prepared), [value], BOOL)
-    return replace(found, tensors=tensors, nullable=value.nullable or any(i.nullable for i in items))
-
-
-def _spread(ctx: Context, value: Value) -> list[Value]:
-    """The elements of a list given as one parameter, ``x IN ?``."""
-    if value.is_const and value.is_array and isinstance(value.const, np.ndarray):
-        return [constant(ctx, value.node, one) for one in value.const.ravel()]
-    return [value]
-
-
-def _in_classes(ctx: Context, node: Node, value: Value, items: list[Value]) -> Value:
-    assert value.labels is not None
-    wanted: list[Node] = []
-    for one in items:
-        if not one.is_const or one.is_array:
-            raise ctx.error(one.node, "classes are named by constants")
-        if one.dtype == TEXT:
-            wanted.append(emit.number(class_id(ctx, value.labels, one.const, one.node)))
-        elif isinstance(one.const, int):
-            wanted.append(emit.number(one.const))
-        else:
-            raise ctx.error(one.node, "a class is a name or an integer id")
-    return _among(ctx, node, value, wanted)
-
-
-def _among(ctx: Context, node: Node, value: Value, wanted: list[Node]) -> Value:
-    """Whether a label (any label of an array) is among class ids."""
-    if not wanted:
-        return constant(ctx, node, False)
-    found = elementwise.apply(ctx, node, lambda v: emit.in_list(v[0], wanted), [value], BOOL)
-    if not value.is_array:
-        return found
-    held = emit.call("list_has_any", as_list(value), emit.array(wanted))
-    return replace(found, truth=scalar(value, held, BOOL, node=node))
-
-
-def contains_class(ctx: Context, node: Node, value: Value, pattern: str, where: Node) -> Value:
-    """CONTAINS(labels, 'cat') and labels LIKE 'c*'."""
-    assert value.labels is not None
-    ids = matching_ids(ctx, value.labels, pattern, where)
-    if len(ids) == 1 and value.is_array:
-        sql = emit.call("list_contains", as_list(value), emit.number(ids[0]))
-        return scalar(value, sql, BOOL, node=node)
-    if len(ids) == 1:
-        return scalar(value, emit.binary(exp.EQ, value.sql, emit.number(ids[0])), BOOL, node=node)
-    found = _among(ctx, node, value, [emit.number(i) for i in ids])
-    return found.truth or found
+# --- BETWEEN, IS NULL
 
 
 def _between(ctx: Context, node: exp.Between) -> Value:
@@ -417,7 +353,7 @@ def _between(ctx: Context, node: exp.Between) -> Value:
             raise ctx.error(bound.node, "class names have no order: BETWEEN needs class ids")
         if bound.dtype == NULL:
             raise ctx.error(bound.node, "a bound of BETWEEN is a number or a text")
-    (value, low), (_, high) = _comparable(ctx, value, low, node), _comparable(ctx, value, high, node)
+    (value, low), (_, high) = comparable(ctx, value, low, node), comparable(ctx, value, high, node)
     low, high = like_column(low, value.dtype), like_column(high, value.dtype)
     if high.maybe_nan or low.maybe_nan:
         above = compare(ctx, exp.GTE, value, low, node)
@@ -428,29 +364,6 @@ def _between(ctx: Context, node: exp.Between) -> Value:
         return emit.between(*sql)
 
     return elementwise.apply(ctx, node, operation, [value, low, high], BOOL)
-
-
-_WILDCARDS = {"*": "%", "%": "%", "?": "_", "_": "\\_", "\\": "\\\\"}
-
-
-def _like(ctx: Context, node: exp.Like | exp.ILike) -> Value:
-    value = ctx.eval(node.this)
-    pattern = ctx.constant(node.expression, "the pattern of LIKE")
-    if not isinstance(pattern, str):
-        raise ctx.error(node.expression, "the pattern of LIKE is a text")
-    if value.labels is not None:
-        if isinstance(node, exp.ILike):
-            raise ctx.error(node, "ILIKE is for texts; class names are matched by LIKE or CONTAINS")
-        return contains_class(ctx, node, value, pattern.replace("%", "*"), node.expression)
-    if value.dtype == JSON:
-        value = _json_as(ctx, value, constant(ctx, node, ""))
-    if value.dtype not in (TEXT, ANY) or value.is_array:
-        raise ctx.error(node.this, "LIKE is for texts")
-    escaped = "".join(_WILDCARDS.get(c, c) for c in pattern)
-    matched = emit.matches(type(node), value.sql, emit.bind(escaped))
-    if "\\" in escaped:
-        matched = exp.Escape(this=matched, expression=emit.text("\\"))
-    return scalar(value, matched, BOOL, node=node)
 
 
 def _is(ctx: Context, node: exp.Is) -> Value:
@@ -540,7 +453,7 @@ def _cast(ctx: Context, node: exp.Cast) -> Value:
         return class_names(ctx, node, value)
     make = emit.try_cast if isinstance(node, exp.TryCast) else emit.cast
     if value.dtype == JSON:
-        value = _json_as(ctx, value, constant(ctx, node, ""))
+        value = json_as(ctx, value, constant(ctx, node, ""))
     found = elementwise.apply(ctx, node, lambda v: make(v[0], type_name), [value], dtype)
     return replace(found, nullable=True) if isinstance(node, exp.TryCast) else found
 
@@ -551,7 +464,7 @@ def class_names(ctx: Context, node: Node, value: Value) -> Value:
     if not names:
         return elementwise.apply(ctx, node, lambda v: emit.cast(v[0], "VARCHAR"), [value], TEXT)
     known_names = emit.cast(emit.bind(list(names)), "VARCHAR[]")
-    named = elementwise.apply(ctx, node, lambda v: emit.item(known_names, emit.dim_add(v[0], 1)), [value], TEXT)
+    named = elementwise.apply(ctx, node, lambda v: emit.item(known_names, emit.dim(emit.dim_add(v[0], 1))), [value], TEXT)
     return replace(named, nullable=True)
 
 
@@ -561,10 +474,7 @@ RULES: Mapping[type[Node], Rule] = {
     **dict.fromkeys((exp.And, exp.Or), _connect),
     exp.Not: _not,
     exp.Neg: _negative,
-    exp.In: _in,
     exp.Between: _between,
-    exp.Like: _like,
-    exp.ILike: _like,
     exp.Is: _is,
     exp.Case: _case,
     exp.Cast: _cast,

@@ -9,6 +9,7 @@ most nodes, whereas TQL promises that whatever it does not understand is an erro
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from sqlglot import TokenType, exp, tokens
@@ -61,7 +62,8 @@ class Token:
     word: str = ""
 
 
-def tokenize(text: str) -> list[Token]:
+@lru_cache(maxsize=2)  # a query is looked at before it is parsed
+def tokenize(text: str) -> tuple[Token, ...]:
     """Split a query into tokens.
 
     Raises:
@@ -74,7 +76,7 @@ def tokenize(text: str) -> list[Token]:
         found = Tql().tokenize(text)
     except TokenError as error:  # pragma: no cover - _check_closed names the known causes first
         raise TqlError(f"the query cannot be split into words: {error}", text, 0) from None
-    return [_token(t) for t in found]
+    return tuple(_token(t) for t in found)
 
 
 def _token(token: Any) -> Token:

@@ -23,6 +23,7 @@ from lakefmt.query import (
     pyfilter,
     rules_functions,
     rules_indexing,
+    rules_membership,
     rules_names,
     rules_operators,
 )
@@ -36,6 +37,7 @@ from lakefmt.query.syntax import Node, Span, at, span_of
 RULES: Mapping[type[Node], Rule] = {
     **rules_names.RULES,
     **rules_operators.RULES,
+    **rules_membership.RULES,
     **rules_indexing.RULES,
     **rules_functions.RULES,
 }
