@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from sqlglot import exp
 
-from lakefmt.errors import TqlError
+from lakefmt.errors import InvalidInput, TqlError
 from lakefmt.query import emit
 from lakefmt.query.catalog import Catalog
 from lakefmt.query.kinds import Value
@@ -27,6 +27,12 @@ class Parameters:
 
     given: Sequence[object] | Mapping[str, object] | None
     used: set[object] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        given: Any = self.given
+        listed = bool(given.shape) if isinstance(given, np.ndarray) else isinstance(given, Sequence)
+        if isinstance(given, (str, bytes, bytearray)) or not (given is None or listed or isinstance(given, Mapping)):
+            raise InvalidInput(f"parameters are a list (for ?) or a dict (for $name), got {given!r}; a single value is [{given!r}]")
 
     def look_up(self, text: str, node: exp.Placeholder) -> object:
         key: int | str = node.this or int(node.meta["index"])

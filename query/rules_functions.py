@@ -30,6 +30,10 @@ from lakefmt.query.syntax import Node, at, span_of
 Arguments = list[Node]
 
 
+#: Longest text that ``repeat``, ``lpad`` and ``rpad`` may be asked to make of every row.
+TEXT_CHARS_MAX = 1 << 20
+
+
 @dataclass(frozen=True, slots=True)
 class Function:
     """A function of TQL: how many arguments it takes, and its rule."""
@@ -264,6 +268,8 @@ def _random(ctx: Context, node: exp.Anonymous, arguments: Arguments) -> Value:
 
 def _passed_through(ctx: Context, node: exp.Anonymous, name: str) -> Value:
     values = [ctx.eval(a) for a in node.expressions]
+    if _characters(ctx, node) > TEXT_CHARS_MAX:
+        raise ctx.error(node, f"{name} makes texts of more than {TEXT_CHARS_MAX:,} characters")
     if name in duckdb_functions.JOINING:
         values = [class_names(ctx, v.node, v) if v.labels is not None else v for v in values]
     arrays = [v for v in values if v.is_array]
@@ -278,6 +284,18 @@ def _passed_through(ctx: Context, node: exp.Anonymous, name: str) -> Value:
         sql=emit.call(name, *(_argument(v) for v in values)), dtype=dtype, node=node, nullable=True,
         tensors=frozenset[str]().union(*(v.tensors for v in values)),
     )  # fmt: skip
+
+
+def _characters(ctx: Context, node: Node) -> int:
+    """How long a text is that is made as long as a constant says; 1 where no constant does."""
+    if isinstance(node, exp.Literal) and node.is_string:
+        return len(str(node.this))
+    name = str(node.this).lower() if isinstance(node, exp.Anonymous) else ""
+    if name not in ("repeat", "lpad", "rpad") or len(node.expressions) < 2:
+        return 1
+    count = ctx.eval(node.expressions[1])
+    times = int(count.const) if count.is_const and isinstance(count.const, int) else 1
+    return times * _characters(ctx, node.expressions[0]) if name == "repeat" else times
 
 
 def _argument(value: Value) -> Node:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,8 @@ from lakefmt.errors import InvalidInput, TqlError
 from lakefmt.pending import Live
 from lakefmt.query.catalog import Catalog
 from lakefmt.query.computed import computed_cells
-from lakefmt.query.engine import cursor
+from lakefmt.query.engine import answer, cursor
+from lakefmt.query.failures import refusal
 from lakefmt.query.scan import build, catalog_of
 from lakefmt.query.translate import Column, Translation, translate
 from lakefmt.rowset import Rowset
@@ -47,11 +49,15 @@ def rows_to_change(rowset: Rowset, where: str, parameters: _Parameters = None) -
     return _view(rowset, source, plan, execute(source, catalog, plan, where), where)
 
 
+def _check_text(tql: object) -> None:
+    if not isinstance(tql, str):
+        raise InvalidInput(f"a query is a str, got {tql!r}")
+
+
 def _planned(rowset: Rowset, tql: str, parameters: _Parameters) -> tuple[Any, Catalog, Translation]:
     """What a query runs on, and its translation."""
     source = rowset.source()
-    if not isinstance(tql, str):
-        raise InvalidInput(f"a query is a str, got {tql!r}")
+    _check_text(tql)
     if isinstance(_snapshot(source), Live):
         raise InvalidInput("this view has rows that are not in storage yet: commit() first, then make and query the view")
     catalog = catalog_of(source)
@@ -68,6 +74,7 @@ def run_query_anywhere(tql: str, parameters: _Parameters = None) -> View:
     """A query whose FROM names the dataset."""
     from lakefmt.api import load
 
+    _check_text(tql)
     source = translate_source(tql)
     if source is None:
         raise TqlError('this query names no dataset: write select … from "path@version" where …, or use ds.query(…)', tql)
@@ -106,18 +113,22 @@ def execute(source: Any, catalog: Any, plan: Translation, tql: str) -> pa.Table:
     """The result of a translated query, in order.
 
     Raises:
-        TqlError: DuckDB refuses it (a value that does not convert, a function that does not take these arguments).
+        TqlError: DuckDB refuses it (a value that does not convert, a function that does not take these arguments), or it takes
+            longer than it may.
+        StoreError: DuckDB could not read its files, or write its own.
     """
     store = _snapshot(source).reader.store
     connection = cursor(store.local_path(""))
     try:
         build(connection, source, catalog, plan.reads)
-        return connection.sql(plan.sql, params=plan.parameters).to_arrow_table()
+        return answer(connection, plan.sql, plan.parameters)
+    except TimeoutError as e:
+        raise TqlError(f"the query was stopped: {e}", tql) from e
     except duckdb.Error as e:
-        reason = str(e).split("\n", 1)[0]
-        raise TqlError(f"the query engine refused the query: {reason}", tql) from e
+        raise refusal(e, tql, catalog) from e
     finally:
-        connection.close()
+        with contextlib.suppress(duckdb.OperationalError):  # of a query that the user gave up waiting for: it is at work still
+            connection.close()
 
 
 def _snapshot(source: Any) -> Any:
