@@ -10,6 +10,8 @@ from lakefmt.rowset import Rowset
 from lakefmt.versioning.clock import time_text
 from lakefmt.versioning.records import version_id
 
+#: Rows whose shapes are read one by one to be shown.
+_ROWS_LOOKED_AT_MAX = 10_000
 _COLUMNS = ("tensor", "htype", "shape", "dtype", "compression")
 
 
@@ -23,12 +25,20 @@ def _table(rowset: Rowset) -> list[tuple[str, ...]]:
     for name, tensor in rowset.tensors.items():
         dtype = tensor.dtype
         label = "str" if tensor.htype == "text" else "json" if tensor.htype == "json" else "-" if dtype is None else dtype.name
-        shape = tensor.shape if len(rowset) <= 10_000 or not getattr(rowset, "is_view", False) else None
-        shown = (
-            "?" if shape is None else f"({', '.join('…' if d is None else str(d) for d in shape)}{',' if len(shape) == 1 else ''})"
-        )
-        rows.append((name, tensor.htype, shown, label, tensor.sample_compression or "-"))
+        rows.append((name, tensor.htype, _shape(rowset, tensor), label, tensor.sample_compression or "-"))
     return rows
+
+
+def _shape(rowset: Rowset, tensor: Any) -> str:
+    """``(5, 3, …)``; ``(5, varies)`` where samples differ in their number of dimensions."""
+    shape = tensor.shape if len(rowset) <= _ROWS_LOOKED_AT_MAX or not getattr(rowset, "is_view", False) else None
+    if shape is None:
+        return "?"
+    dims = ["…" if d is None else str(d) for d in shape]
+    if len(dims) == 1 and 1 < len(tensor) <= _ROWS_LOOKED_AT_MAX and tensor.htype not in ("text", "json"):
+        ranks = {len(s) for s in tensor.shapes() if s is not None}
+        dims += ["varies"] if len(ranks) > 1 else []
+    return f"({', '.join(dims)}{',' if len(dims) == 1 else ''})"
 
 
 def _title(rowset: Any) -> str:
@@ -36,8 +46,8 @@ def _title(rowset: Any) -> str:
     if getattr(rowset, "is_view", False):
         query = getattr(rowset, "query_text", None)
         return f"View({count}, version {rowset.version_id}" + (f", query={query!r})" if query else ")")
-    where = f"branch {rowset.branch!r}" if rowset.branch else f"version {rowset.version_id}, read-only"
-    return f"Dataset({rowset.path!r}, {count}, {where})"
+    where = f"branch {rowset.branch!r}" if rowset.branch else f"version {rowset.version_id}"
+    return f"Dataset({rowset.path!r}, {count}, {where}{', read-only' if rowset.read_only else ''})"
 
 
 def describe(rowset: Rowset) -> str:
@@ -74,10 +84,10 @@ def print_log(dataset: Any, *, everything: bool = False) -> None:
     for head in dataset.history():
         if head.named or everything:
             when = time_text(head.ts_ms)
-            counts = ", ".join(f"{t.operation} {t.rows:,}" for t in head.touched if t.rows)
+            counts = ", ".join(f"{t.operation} {counted(t.rows, 'row')}" for t in head.touched if t.rows)
             lines += [
                 f"commit {version_id(head.branch, head.v)}", f"  author  {head.author}", f"  time    {when}",
-                f"  message {head.message or ''}", f"  did     {operation_of(head)}" + (f" ({counts} rows)" if counts else ""),
+                f"  message {head.message or ''}", f"  did     {operation_of(head)}" + (f" ({counts})" if counts else ""),
                 f"  rows    {head.rows:,}", "",
             ]  # fmt: skip
     sys.stdout.write("\n".join(lines) + "\n")
