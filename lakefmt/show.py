@@ -35,7 +35,9 @@ def _shape(rowset: Rowset, tensor: Any) -> str:
     if shape is None:
         return "?"
     dims = ["…" if d is None else str(d) for d in shape]
-    if len(dims) == 1 and 1 < len(tensor) <= _ROWS_LOOKED_AT_MAX and tensor.htype not in ("text", "json"):
+    bounds = getattr(rowset, "_shape_bounds", None)
+    unknown = len(dims) == 1 and tensor.htype not in ("text", "json") and (bounds is None or bounds(tensor.name) is None)
+    if unknown and 1 < len(tensor) <= _ROWS_LOOKED_AT_MAX:
         ranks = {len(s) for s in tensor.shapes() if s is not None}
         dims += ["varies"] if len(ranks) > 1 else []
     return f"({', '.join(dims)}{',' if len(dims) == 1 else ''})"
