@@ -114,7 +114,7 @@ def exists(path: str | os.PathLike[str], *, storage_options: Mapping[str, Any] |
 
 
 def delete(path: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None) -> None:
-    """Delete a dataset with all its versions. Objects at that place that are not lakefmt's stay.
+    """Delete a dataset with all its versions. What lies beside the dataset's own folders stays.
 
     Raises:
         NoSuchDataset: there is none.

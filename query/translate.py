@@ -287,7 +287,7 @@ def _row_count(ctx: Context, node: Node | None, clause: str) -> int | None:
     count = ctx.integer(node, clause)
     if count < 0:
         raise ctx.error(node, f"{clause} must not be negative")
-    return count
+    return min(count, 2**63 - 1)  # more than there are rows anywhere, and the greatest that DuckDB takes
 
 
 def _output_row_number(plan: _Plan) -> Node:

@@ -120,7 +120,7 @@ def open_store(base: str, storage_options: dict[str, Any] | None = None) -> Stor
             raise InvalidInput(f"LAKEFMT_HUB is {root!r}, an address that needs LAKEFMT_HUB: set it to a folder or another URL")
         return open_store(root + rest if root.endswith("/") else f"{root}/{rest}", storage_options)
     if scheme in ("file", "local"):
-        return LocalStore(rest)
+        return LocalStore(os.path.expanduser(rest))
     if scheme in ("mem", "memory"):
         return MemoryStore(rest)
     return FsspecStore(base, storage_options)

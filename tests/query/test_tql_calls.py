@@ -154,3 +154,8 @@ def test_control_c_stops_a_query(large: Any) -> None:
         large.query(_SLOW)
     assert time.perf_counter() - start < 15
     assert len(large.query("s = 't1'")) == 28572
+
+
+def test_limits_beyond_all_rows(ds: Any) -> None:
+    assert len(ds.query(f"select * limit {2**64 - 1}")) == 3
+    assert len(ds.query(f"select * offset {2**64 - 1}")) == 0

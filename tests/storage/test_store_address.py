@@ -122,8 +122,8 @@ def test_open_store(base: str, kind: type) -> None:
 
 def test_home_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    store = open_store("~/sets/a")
-    assert store.local_path("k") == str(tmp_path / "sets" / "a" / "k")
+    for written in ("~/sets/a", "file://~/sets/a"):
+        assert open_store(written).local_path("k") == str(tmp_path / "sets" / "a" / "k")
 
 
 def test_file_urls_are_paths(tmp_path: Path) -> None:
