@@ -28,7 +28,7 @@ from lakefmt.loaders.options import (
 )
 from lakefmt.loaders.order import derive
 from lakefmt.loaders.plan import Global, Order, Scan, rotate, window_of
-from lakefmt.loaders.recipe import Allocate, Recipe, SampleFn, new_array
+from lakefmt.loaders.recipe import Allocate, Convert, Recipe, SampleFn, new_array
 from lakefmt.loaders.sampling import Weights, checked_weights, sampled
 from lakefmt.loaders.session import ROW_BLOCK, Job
 from lakefmt.loaders.steps import Steps
@@ -209,7 +209,7 @@ class Loader:
         options: ReadOptions,
         *,
         collate: Callable[[list[Any]], Any] | None = None,
-        convert: Callable[[Any], Any] | None = None,
+        convert: Convert | None = None,
         allocate: Allocate = new_array,
         processes: int = 0,
     ) -> Job:

@@ -216,7 +216,8 @@ class Engine:
                 if type(batch) is dict:
                     batch = Batch(batch)
         if self.recipe.convert is not None:
-            batch = self.recipe.convert(batch)
+            made_of = None if self.recipe.batch_fns else work.rows if keep is None else work.rows[keep]
+            batch = self.recipe.convert(batch, made_of)
         return batch if keep is None else Parcel(batch, faults, tuple(keep.tolist()))
 
     def _kept(self, work: Work) -> Rows:

@@ -83,7 +83,7 @@ class MapDataset(Dataset[dict[str, Any]]):
         if wrong.size:
             raise RowIndexError(f"row {wrong[0]} of a dataset of {n} rows; rows are 0 to {n - 1}, or -1 to {-n} from the end")
         rows = np.where(rows < 0, rows + n, rows)
-        batch = to_torch(Engine(self._recipe, Stats()).make(Step(rows, 0)))
+        batch = to_torch(Engine(self._recipe, Stats()).make(Step(rows, 0)), rows)
         return RowsOf(batch, len(rows))
 
     @staticmethod

@@ -11,7 +11,7 @@ from lakefmt.loaders import checks
 from lakefmt.loaders.batch import INDEX
 from lakefmt.loaders.faults import on_error_of
 from lakefmt.loaders.pipeline import Limits, cores
-from lakefmt.loaders.recipe import Allocate, RaggedMode, Recipe, SampleFn, columns_of, new_array
+from lakefmt.loaders.recipe import Allocate, Convert, RaggedMode, Recipe, SampleFn, columns_of, new_array
 from lakefmt.loaders.steps import Shard
 from lakefmt.rows import RowSource
 
@@ -94,7 +94,7 @@ class Functions:
     row: SampleFn | None = None
     batch: tuple[Callable[[Any], Any], ...] = ()
     collate: Callable[[list[Any]], Any] | None = None
-    convert: Callable[[Any], Any] | None = None
+    convert: Convert | None = None
 
 
 def recipe_of(source: RowSource, functions: Functions, options: ReadOptions, allocate: Allocate = new_array) -> Recipe:

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from lakefmt.cells import Array
+from lakefmt.cells import Array, Rows
 from lakefmt.errors import InvalidInput, NoSuchTensor, nearest
 from lakefmt.htypes import Kind, TensorDef
 from lakefmt.loaders.faults import OnError
@@ -20,6 +20,8 @@ from lakefmt.rows import RowSource
 
 SampleFn: TypeAlias = Callable[[Any], Any]
 Allocate: TypeAlias = Callable[[tuple[int, ...], str], Array]
+#: Of the batch, and which rows its samples are (``None`` when a function of the batch may have changed that).
+Convert: TypeAlias = Callable[[Any, Rows | None], Any]
 
 
 class Form(StrEnum):
@@ -108,7 +110,7 @@ class Recipe:
     row_fn: SampleFn | None = None
     batch_fns: tuple[Callable[[Any], Any], ...] = field(default_factory=_nothing)
     collate: Callable[[list[Any]], Any] | None = None
-    convert: Callable[[Any], Any] | None = None
+    convert: Convert | None = None
     ragged: RaggedMode = RaggedMode.LIST
     on_error: OnError = OnError.RAISE
     keep_size: bool = False

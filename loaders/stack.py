@@ -21,7 +21,8 @@ def stack(name: str, values: list[Any]) -> Any:
     """Stack ``values`` along a new first dimension, or give the list back when they are no arrays or numbers.
 
     Raises:
-        InvalidInput: arrays of differing shapes, or arrays mixed with other things.
+        InvalidInput: arrays of differing shapes, arrays mixed with other things, or integers of which no integer
+            dtype holds all.
     """
     stackable = [_stackable(v) for v in values]
     if not any(stackable):
@@ -39,10 +40,20 @@ def stack(name: str, values: list[Any]) -> Any:
         tensors = [torch.as_tensor(v) for v in values]
         _one_shape(name, tensors)
         return torch.stack(tensors)
-    if all(isinstance(v, _NUMBERS) for v in values):
-        return np.asarray(values)
-    _one_shape(name, values)
-    return np.stack(values)
+    if not all(isinstance(v, _NUMBERS) for v in values):
+        _one_shape(name, values)
+        return _exact(name, values, np.stack(values))
+    return _exact(name, values, np.asarray(values))
+
+
+def _exact(name: str, values: list[Any], stacked: Any) -> Any:
+    """``stacked``, unless NumPy made floats of nothing but integers: int64 and uint64 have no integer in common."""
+    if stacked.dtype.kind == "f" and all(np.asarray(v).dtype.kind in "iu" for v in values):
+        raise InvalidInput(
+            f"{name!r}: some samples are negative integers or signed, and some are uint64: together they would become "
+            "float64 and lose digits; return integers of one dtype, or float64, from the transform"
+        )
+    return stacked
 
 
 def _stackable(value: Any) -> bool:

@@ -1,7 +1,8 @@
 """NumPy batches to torch batches, without copying where torch can share the memory.
 
 torch computes little with unsigned integers beyond uint8, so that uint16 becomes int32, and uint32 and uint64
-become int64 (values from 2**63 on wrap). Text and other objects stay what they are.
+become int64; a batch with a value from 2**63 on is refused, for it would come out negative. Text and other
+objects stay what they are.
 
 Between processes, every tensor costs a file descriptor and a mapping: a batch of 256 images of differing
 sizes would soon exhaust both. Lists of arrays therefore travel as one buffer and their shapes (``Packed``),
@@ -11,26 +12,41 @@ and become views of it on arrival.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from lakefmt.cells import Array
-from lakefmt.errors import InvalidInput
+from lakefmt.cells import Array, Rows
+from lakefmt.errors import DtypeError, InvalidInput
 from lakefmt.loaders.batch import OFFSETS, Batch, Parcel, map_values
 
 _SIGNED = {"uint16": np.int32, "uint32": np.int64, "uint64": np.int64}
+_INT64_END = 2**63
+
+
+class _Unfit(Exception):
+    """An array holds values that no torch dtype takes: ``value`` is the first, at ``flat`` of its elements."""
+
+    def __init__(self, value: int, flat: int) -> None:
+        super().__init__(value, flat)
+        self.value, self.flat = value, flat
 
 
 def tensor_of(array: Array) -> Any:
     """A tensor over ``array``'s memory where possible; the array itself when torch has no such dtype."""
     signed = _SIGNED.get(array.dtype.name)
     if signed is not None:
+        if array.dtype.itemsize == 8 and array.size and array.max() >= _INT64_END:
+            flat = int(np.argmax(array.reshape(-1) >= _INT64_END))
+            raise _Unfit(int(array.reshape(-1)[flat]), flat)
         return torch.from_numpy(array.astype(signed))
-    if array.dtype.kind not in "biufc":
+    if array.dtype.kind not in "biufc" or array.dtype.type in (np.longdouble, np.clongdouble):
         return array
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
     if not array.flags.writeable or not array.flags.aligned or any(s < 0 for s in array.strides):
         array = array.copy()  # a read-only or reversed view cannot be shared
     return torch.from_numpy(array)
@@ -46,9 +62,44 @@ def _value(value: Any) -> Any:
     return value
 
 
-def to_torch(batch: Any) -> Any:
-    """The batch with tensors for arrays, also inside lists. What is no ``Batch`` passes unchanged."""
-    return map_values(batch, _value) if isinstance(batch, Batch) else batch
+def to_torch(batch: Any, rows: Rows | None = None) -> Any:
+    """The batch with tensors for arrays, also inside lists. What is no ``Batch`` passes unchanged.
+
+    Args:
+        rows: the row of the source that each sample of the batch is, for messages; ``None`` where a function
+            of the batch may have changed that.
+
+    Raises:
+        DtypeError: a uint64 beyond what int64 holds.
+    """
+    return _converted(batch, rows, _value)
+
+
+def _converted(batch: Any, rows: Rows | None, fn: Callable[[Any], Any]) -> Any:
+    if not isinstance(batch, Batch):
+        return batch
+    made = Batch()
+    for name, value in batch.items():
+        try:
+            made[name] = fn(value)
+        except _Unfit as e:
+            at = _sample_at(value, batch.get(name + OFFSETS), e)
+            where = f"row {rows[at]}" if rows is not None and at < len(rows) else f"sample {at} of a batch"
+            raise DtypeError(
+                f"{where}, tensor {name!r}: torch computes with no uint64, and {e.value} is too large for int64; "
+                "make float64 or smaller integers of it in a transform, or read it with .numpy()"
+            ) from None
+    return made
+
+
+def _sample_at(value: Any, offsets: Any, unfit: _Unfit) -> int:
+    """Which sample of a batch entry the unfit value is in."""
+    if isinstance(value, list):
+        arrays = ((i, np.asarray(v)) for i, v in enumerate(value) if isinstance(v, np.ndarray | np.generic))
+        return next(i for i, array in arrays if array.dtype == np.uint64 and (array >= _INT64_END).any())
+    outer = unfit.flat // max(1, value.size // len(value)) if value.ndim else 0
+    laid_end_to_end = isinstance(offsets, np.ndarray) and offsets.ndim == 1 and offsets.size and offsets[-1] == len(value)
+    return int(np.searchsorted(offsets, outer, side="right")) - 1 if laid_end_to_end else outer
 
 
 @dataclass(slots=True)
@@ -86,9 +137,9 @@ def _packed(value: Any) -> Any:
     return _value(value)
 
 
-def to_packed(batch: Any) -> Any:
+def to_packed(batch: Any, rows: Rows | None = None) -> Any:
     """``to_torch`` for a batch that goes to another process."""
-    return map_values(batch, _packed) if isinstance(batch, Batch) else batch
+    return _converted(batch, rows, _packed)
 
 
 def unpacked(batch: Any) -> Any:
