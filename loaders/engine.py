@@ -12,6 +12,7 @@ Rows become Python objects only in ``run``, and only for what the user's own per
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +21,7 @@ import numpy as np
 from lakefmt.cells import Cells, Dense, Encoded, Ragged, Rows, Strings
 from lakefmt.errors import BadSample, Corrupt, InvalidInput, ShapeError
 from lakefmt.loaders.batch import INDEX, Batch, Parcel
-from lakefmt.loaders.faults import Fault, OnError, located, place
+from lakefmt.loaders.faults import Fault, OnError, ended, located, place
 from lakefmt.loaders.ragged import put_ragged
 from lakefmt.loaders.recipe import Column, Decode, Form, Recipe
 from lakefmt.loaders.samples import reader, values_of
@@ -160,7 +161,7 @@ class Engine:
             except Exception as e:
                 if self.recipe.on_error is OnError.RAISE:
                     row = int(work.rows[i])
-                    raise located(e, place(row, self._row_id(row), name)) from e.__cause__
+                    raise located(e, place(row, self._row_id(row), name))  # noqa: B904 (it sets the cause)
                 work.faults[i] = self._fault(int(work.rows[i]), name, e)
         self.stats.spend("decode", decode_s)
         self.stats.spend("transform", transform_s)
@@ -205,14 +206,14 @@ class Engine:
                 return Parcel(None, faults, ())
             if self.recipe.collate is not None:
                 rows = work.dicts if keep is None else [work.dicts[i] for i in keep.tolist()]
-                batch: Any = self.recipe.collate(rows)
+                batch: Any = _of_batch("collate_fn", self.recipe.collate, rows, work)
             else:
                 batch = Batch(self._from_dicts(work, keep) if self.recipe.row_wise else self._from_columns(work, keep))
                 if self.recipe.return_index:
                     batch[INDEX] = work.rows.copy() if keep is None else work.rows[keep]
         for fn in self.recipe.batch_fns:
             with self.stats.timed("transform"):
-                batch = fn(batch)
+                batch = _of_batch("the function of map_batches", fn, batch, work)
                 if type(batch) is dict:
                     batch = Batch(batch)
         if self.recipe.convert is not None:
@@ -293,6 +294,22 @@ class Engine:
 
     def _fault(self, row: int, tensor: str | None, error: Exception) -> Fault:
         return Fault(row, self._row_id(row), tensor, f"{type(error).__name__}: {error}")
+
+
+def _of_batch(what: str, fn: Callable[[Any], Any], given: Any, work: Work) -> Any:
+    """What the user's function makes of a whole batch."""
+    try:
+        made = fn(given)
+    except StopIteration as e:
+        raise ended(f"{_these(work.rows)}: {what}", e) from e
+    if made is None:
+        raise InvalidInput(f"{_these(work.rows)}: {what} returned None; return the batch, or what is to be handed out for it")
+    return made
+
+
+def _these(rows: Rows) -> str:
+    shown = ", ".join(map(str, rows[:4].tolist())) + (", …" if len(rows) > 4 else "")
+    return f"the batch of {len(rows)} rows {shown}"
 
 
 def narrowed(cells: Cells, keep: Rows) -> Cells:

@@ -69,9 +69,24 @@ def located(error: Exception, where: str) -> Exception:
 
     lakefmt's own errors about data carry the place in their message. Of foreign ones (a user's function) only
     the type is known to be constructible by their author, so that the object itself is kept and the place
-    becomes a note, which Python prints below the message.
+    becomes a note, which Python prints below the message. ``StopIteration`` is the exception: let out of an
+    iterator it would not be an error but the epoch's end.
     """
+    if isinstance(error, StopIteration):
+        return ended(f"{where}: the transform", error)
     if type(error) in (BadSample, Corrupt, InvalidInput):
-        return type(error)(f"{where}: {error}").with_traceback(error.__traceback__)
+        made = type(error)(f"{where}: {error}").with_traceback(error.__traceback__)
+        made.__cause__ = error.__cause__
+        return made
     error.add_note(f"lakefmt: while loading {where}")
     return error
+
+
+def ended(what: str, error: StopIteration) -> RuntimeError:
+    """What stands for a ``StopIteration`` of a user's function, as PEP 479 has it in generators."""
+    made = RuntimeError(
+        f"{what} raised StopIteration, which would have ended the epoch without an error; "
+        "give next() a default, or raise another error"
+    )
+    made.__cause__ = error
+    return made

@@ -84,6 +84,7 @@ class Session:
         self._next = (0, 0)  # epoch and position at which the next iteration begins
         self._at = (0, 0)  # epoch and position of the next row to hand out
         self._running: weakref.WeakSet[Pipeline | Inline] = weakref.WeakSet()
+        self.closes = 0  # how often it was closed: an epoch that ends early without that has lost batches
 
     def begin(self) -> tuple[int, int]:
         """Epoch and position of the iteration that begins now."""
@@ -104,6 +105,7 @@ class Session:
 
     def close(self) -> None:
         """Stop what runs; iterators in use end early."""
+        self.closes += 1
         for running in list(self._running):
             running.close()
 
@@ -223,19 +225,28 @@ class Face:
 def deliver(session: Session, items: Iterator[Any], begun: tuple[int, int]) -> Iterator[Any]:
     """Hand out ``items``, one a step, as batches or single rows, keeping the session's books.
 
-    A generator: dropping it drops ``items``, whose threads then end.
+    Dropping what it gives drops ``items``, whose threads then end.
 
     Args:
         begun: epoch and position of the first step.
     """
+    return _delivered(session, items, begun, session.closes)
+
+
+def _delivered(session: Session, items: Iterator[Any], begun: tuple[int, int], closes: int) -> Iterator[Any]:
     (epoch, start), job, number, before = begun, session.job, 0, begun[1]
     while True:
         asked = time.perf_counter()
         try:
             item = next(items)
-        except StopIteration:
-            if number >= job.steps.count(start):  # else it was closed early
+        except StopIteration as e:
+            if number >= job.steps.count(start):
                 session.reached(epoch, len(job.steps.order))
+            elif closes == session.closes:
+                raise RuntimeError(
+                    f"epoch {epoch} ended after {number} of {job.steps.count(start)} batches, and nobody closed the loader: "
+                    "a function that it was given (worker_init_fn, for one) raised StopIteration"
+                ) from e
             return
         waited_s = time.perf_counter() - asked
         number += 1
@@ -246,7 +257,9 @@ def deliver(session: Session, items: Iterator[Any], begun: tuple[int, int]) -> I
         if item is not None:
             session.stats.handed_out(-(-(end - before) // job.steps.shard.world), nbytes_of(item), waited_s)
             if job.single_rows:
-                for i, place in enumerate(kept if kept is not None else range(end - before)):
+                places = kept if kept is not None else range(end - before)
+                _one_value_a_row(item, len(places))
+                for i, place in enumerate(places):
                     session.reached(epoch, before + place + 1)
                     yield row_of(item, i)
         session.reached(epoch, end)
@@ -254,3 +267,19 @@ def deliver(session: Session, items: Iterator[Any], begun: tuple[int, int]) -> I
             yield item
         del item  # not to keep a batch alive while the next is made
         before = end
+
+
+def _one_value_a_row(batch: Any, n: int) -> None:
+    """Whether single rows can be taken out of a batch that a user's function made."""
+    if not isinstance(batch, dict):
+        raise InvalidInput(
+            f"a function of the batch made {type(batch).__name__} of {n} rows, and no single rows can be taken out of that; "
+            "add .batch(n) to the chain, or return a dict with as many values under each key as there are rows"
+        )
+    for name, values in batch.items():
+        size = len(values) if hasattr(values, "__len__") and getattr(values, "shape", True) else None
+        if size != n:
+            raise InvalidInput(
+                f"{name!r}: a function of the batch made {'no sequence' if size is None else f'{size} values'} of {n} rows; "
+                "return one value a row, or add .batch(n) to the chain"
+            )

@@ -21,7 +21,7 @@ def dense(rows: int = 8, bad: int = 5) -> FakeSource:
     return FakeSource({"x": x})
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, 1])
 def test_the_row_and_the_value_are_named(workers: int) -> None:
     loader = iter(dataloader(dense()).batch(4).pytorch(workers))
     assert next(loader)["x"].dtype == torch.int64
@@ -29,9 +29,8 @@ def test_the_row_and_the_value_are_named(workers: int) -> None:
         next(loader)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("ragged", ["list", "pad", "flat"])
-def test_samples_of_differing_lengths(workers: int, ragged: str) -> None:
+@pytest.mark.parametrize(("ragged", "workers"), [("list", 0), ("list", 1), ("pad", 0), ("flat", 0)])
+def test_samples_of_differing_lengths(ragged: str, workers: int) -> None:
     values = [np.arange(k, dtype=np.uint64) for k in (2, 0, 3, 1)]
     values[2][1] = LARGE
     loader = dataloader(FakeSource({"v": values})).batch(4).pytorch(workers, ragged=ragged)
