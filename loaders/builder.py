@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, Unpack
 from lakefmt.cells import Array
 from lakefmt.errors import InvalidInput
 from lakefmt.loaders.arrays import NumpyLoader
-from lakefmt.loaders.checks import integer, positive, truth
+from lakefmt.loaders.checks import COUNT_MAX, integer, positive, truth
 from lakefmt.loaders.options import (
     Functions,
     ReadKwargs,
@@ -41,6 +41,8 @@ F = TypeVar("F")
 
 NO_FUNCTIONS = Functions()
 SHUFFLE_MODES = ("global", "window")
+#: 16 TB: no machine mixes more rows in memory.
+BUFFER_MB_MAX = 1 << 24
 
 Query: TypeAlias = Callable[[str], RowSource]
 Weigh: TypeAlias = Callable[[str], Array]
@@ -147,7 +149,7 @@ class Loader:
         """
         if mode is not None and mode not in SHUFFLE_MODES:
             raise InvalidInput(f"shuffle(mode={mode!r}): use 'global' or 'window'")
-        buffer_size = positive("shuffle", "buffer_size", buffer_size, "MB")
+        buffer_size = positive("shuffle", "buffer_size", buffer_size, "MB", BUFFER_MB_MAX)
         seed = None if seed is None else integer("shuffle", "seed", seed)
         return self._step("shuffle", shuffling=_Shuffle(mode, buffer_size, seed) if truth("shuffle", "shuffle", shuffle) else None)
 
@@ -162,7 +164,7 @@ class Loader:
 
         Drawing is random by itself; of ``.shuffle()`` only the seed matters then.
         """
-        size = None if size is None else integer("sample_by", "size", size, least=1)
+        size = None if size is None else integer("sample_by", "size", size, least=1, most=COUNT_MAX)
         return self._step("sample_by", sampling=_Sampling(weights, truth("sample_by", "replace", replace), size))
 
     def query(self, tql: str) -> Self:

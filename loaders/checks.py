@@ -11,26 +11,42 @@ import numpy as np
 
 from lakefmt.errors import InvalidInput
 
+#: Threads or processes: more than any machine has cores, and few enough to start.
+CREW_MAX = 1024
+#: Numbers that are counted up to: JSON holds them exactly, and sums of some of them are int64.
+COUNT_MAX = 2**53
 
-def integer(step: str, name: str, value: Any, least: int | None = None) -> int:
-    """A whole number, of Python's or NumPy's; nothing else."""
-    wanted = "an integer" if least is None else f"an integer >= {least}"
-    try:
-        if isinstance(value, bool):
-            raise TypeError("a truth value")
-        number = operator.index(value)
-    except TypeError:
-        raise InvalidInput(f"{step}({name}={value!r}): give {wanted}") from None
-    if least is not None and number < least:
-        raise InvalidInput(f"{step}({name}={value!r}): give {wanted}")
+
+def integer(step: str, name: str, value: Any, least: int | None = None, most: int | None = None) -> int:
+    """A whole number, of Python's, NumPy's or torch's; nothing else."""
+    wanted = "an integer" if least is None else f"an integer >= {least}" if most is None else f"an integer from {least} to {most}"
+    number = whole(value)
+    if number is None or (least is not None and number < least) or (most is not None and number > most):
+        raise InvalidInput(f"{step}({name}={shown(value)}): give {wanted}")
     return number
 
 
-def positive(step: str, name: str, value: Any, unit: str) -> float:
+def whole(value: Any) -> int | None:
+    """``value`` as an int; ``None`` where it is no single integer (truth values are none)."""
+    if isinstance(value, bool) or str(getattr(value, "dtype", "")) in ("bool", "torch.bool"):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
+
+
+def shown(value: Any) -> str:
+    """The value in a message; Python refuses to write integers of thousands of digits."""
+    return f"{value:#x}"[:40] + "…" if isinstance(value, int) and abs(value) >= 10**40 else repr(value)
+
+
+def positive(step: str, name: str, value: Any, unit: str, most: int) -> float:
     """A number above zero."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not float(value) > 0:
-        raise InvalidInput(f"{step}({name}={value!r}): give a positive number of {unit}")
-    return float(value)
+    number: Any = 0 if isinstance(value, bool) or not isinstance(value, numbers.Real) else value
+    if not 0 < number <= most:
+        raise InvalidInput(f"{step}({name}={shown(value)}): give a positive number of {unit}, at most {most}")
+    return float(number)
 
 
 def truth(step: str, name: str, value: Any) -> bool:

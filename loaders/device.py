@@ -81,14 +81,18 @@ def device_of(name: Any) -> torch.device | None:
         return None
     try:
         device = torch.device(name)
-    except RuntimeError as e:
-        raise InvalidInput(f"device={name!r} is no torch device ({e})") from None
+    except (RuntimeError, TypeError, ValueError) as e:
+        why = str(e).partition("\n")[0]
+        raise InvalidInput(f"device={name!r} is no torch device ({why}); use 'cuda', 'cuda:1' or 'cpu'") from None
     if device.type == "cpu":
         return None
     if device.type != "cuda":
         raise InvalidInput(f"device={name!r}: batches can be moved to 'cuda'; elsewhere call .to() on them")
     if not torch.cuda.is_available():
         raise InvalidInput(f"device={name!r}: torch sees no CUDA device on this machine; use device='cpu'")
+    wrapped = isinstance(name, str) and ":" in name and str(device) != name  # torch keeps eight bits of the number
+    if wrapped or not 0 <= (device.index or 0) < torch.cuda.device_count():
+        raise InvalidInput(f"device={name!r}: torch sees {torch.cuda.device_count()} CUDA devices on this machine")
     return device
 
 

@@ -11,7 +11,7 @@ other collate function sees rows::
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, overload
 
 import numpy as np
@@ -71,20 +71,38 @@ class MapDataset(Dataset[dict[str, Any]]):
         """Row ``index`` (negative from the end).
 
         Raises:
+            InvalidInput: ``index`` is no integer.
             RowIndexError: there is no such row.
         """
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[Any]) -> RowsOf:
-        """Rows ``indices``, gathered at once."""
+        """Rows ``indices``, gathered at once.
+
+        Raises:
+            InvalidInput: one of them is no integer.
+            RowIndexError: there is no such row.
+        """
+        indices = indices.tolist() if hasattr(indices, "tolist") else indices  # an array's, at once
+        if not isinstance(indices, Iterable):
+            raise InvalidInput(f"__getitems__({indices!r}): give a list of row numbers")
         n = len(self)
-        rows = np.asarray(indices, dtype=np.int64).reshape(-1)
-        wrong = rows[(rows < -n) | (rows >= n)]
-        if wrong.size:
-            raise RowIndexError(f"row {wrong[0]} of a dataset of {n} rows; rows are 0 to {n - 1}, or -1 to {-n} from the end")
-        rows = np.where(rows < 0, rows + n, rows)
+        rows = np.array([self._row(i, n) for i in indices], dtype=np.int64)
         batch = to_torch(Engine(self._recipe, Stats()).make(Step(rows, 0)), rows)
         return RowsOf(batch, len(rows))
+
+    @staticmethod
+    def _row(index: Any, n: int) -> int:
+        row = checks.whole(index)
+        if row is None:
+            raise InvalidInput(
+                f"row {index!r} of a map_dataset: a row is an integer; for several, use torch.utils.data.Subset or a DataLoader, "
+                "or make the map_dataset of a view (ds[2:5])"
+            )
+        if not -n <= row < n:
+            there = f"rows are 0 to {n - 1}, or -1 to {-n} from the end" if n else "there are none"
+            raise RowIndexError(f"row {checks.shown(row)} of a dataset of {n} rows; {there}")
+        return row % n
 
     @staticmethod
     def collate(rows: Any) -> Any:

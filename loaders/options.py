@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from typing import Any, TypedDict
 
 from lakefmt.errors import InvalidInput, nearest
@@ -61,7 +62,7 @@ class ReadOptions:
     def __post_init__(self) -> None:
         for name in ("num_threads", "prefetch_factor"):
             if getattr(self, name) is not None:
-                checks.integer("loader", name, getattr(self, name), least=0)
+                checks.integer("loader", name, getattr(self, name), least=0, most=checks.CREW_MAX)
         checks.names("loader", "tensors", self.tensors)
         checks.by_tensor("loader", "decode_method", self.decode_method)
         checks.truth("loader", "return_index", self.return_index)
@@ -69,8 +70,11 @@ class ReadOptions:
             checks.text("loader", name, getattr(self, name))
 
 
-def split_kwargs(given: Mapping[str, Any], record: type[Any], what: str) -> Any:
+def split_kwargs(given: Mapping[str, Any], record: type[Any], what: str, others: Sequence[str] = ()) -> Any:
     """An options record of keyword arguments.
+
+    Args:
+        others: further options of the front end, which another record takes.
 
     Raises:
         InvalidInput: a name the record does not have.
@@ -78,7 +82,9 @@ def split_kwargs(given: Mapping[str, Any], record: type[Any], what: str) -> Any:
     known = [f.name for f in fields(record)]
     for name in given:
         if name not in known:
-            raise InvalidInput(f"{what} has no option {name!r}; {nearest(name, known)}")
+            every = [*others, *known]
+            remedy = nearest(name, every) if get_close_matches(name, every) else f"known: {', '.join(map(repr, every))}"
+            raise InvalidInput(f"{what} has no option {name!r}; {remedy}")
     return record(**given)
 
 

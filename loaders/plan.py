@@ -187,7 +187,7 @@ def window_of(n: int, seed: int, unit_rows: int, row_nbytes: float, buffer_bytes
     """
     unit_rows = max(1, min(unit_rows, n))
     unit_bytes = max(1.0, unit_rows * row_nbytes)
-    return Window(n, seed, unit_rows, max(1, int(buffer_bytes / unit_bytes)))
+    return Window(n, seed, unit_rows, max(1, min(int(buffer_bytes / unit_bytes), 2**62 // unit_rows)))
 
 
 def reseeded(order: Order, seed: int) -> Order:

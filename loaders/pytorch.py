@@ -68,7 +68,7 @@ class TorchOptions:
     worker_init_fn: Callable[[int], None] | None = None
 
     def __post_init__(self) -> None:
-        checks.integer("pytorch", "num_workers", self.num_workers, least=0)
+        checks.integer("pytorch", "num_workers", self.num_workers, least=0, most=checks.CREW_MAX)
         checks.function("pytorch", "collate_fn", self.collate_fn)
         checks.function("pytorch", "worker_init_fn", self.worker_init_fn)
         checks.truth("pytorch", "persistent_workers", self.persistent_workers)
@@ -198,9 +198,9 @@ def current_shard() -> tuple[int, int] | None:
 
 def torch_loader(chain: Loader, given: Mapping[str, Any]) -> TorchLoader:
     """A ``TorchLoader`` of a chain and the keyword arguments of ``.pytorch()``."""
-    own = {f.name for f in fields(TorchOptions)}
+    own = [f.name for f in fields(TorchOptions)]
     options = TorchOptions(**{k: v for k, v in given.items() if k in own})
-    read: ReadOptions = split_kwargs({k: v for k, v in given.items() if k not in own}, ReadOptions, "pytorch()")
+    read: ReadOptions = split_kwargs({k: v for k, v in given.items() if k not in own}, ReadOptions, "pytorch()", own)
     if read.shard is None:
         read = replace(read, shard=current_shard())
     convert = None if options.collate_fn is not None else to_packed if options.num_workers else to_torch

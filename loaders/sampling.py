@@ -25,6 +25,8 @@ from lakefmt.cells import Array, Rows
 from lakefmt.errors import InvalidInput
 from lakefmt.loaders.order import derive, uniforms
 
+#: Weights that are all smaller are scaled: near the end of float64's range digits are lost, and quotients overflow.
+_LEAST = 1e-280
 _DRAWS, _KEYS = 4, 5  # purposes of derived keys; plan.py has 1 to 3
 
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -81,7 +83,10 @@ class Picked:
     def _order(self, epoch: int) -> Rows:
         candidates = np.flatnonzero(self.weights > 0).astype(np.int64)
         u = uniforms(derive(self.seed, epoch, _KEYS), candidates)
-        keys = -np.log1p(-u) / self.weights[candidates]
+        with np.errstate(over="ignore", divide="ignore"):
+            keys = -np.log1p(-u) / self.weights[candidates]
+            if not np.isfinite(keys).all():  # weights some 300 orders of magnitude apart: compare logarithms
+                keys = np.log(-np.log1p(-u)) - np.log(self.weights[candidates])
         if self.size < len(candidates):
             # a partition first: sorting all rows to draw few would be most of the cost
             first = np.argpartition(keys, self.size - 1)[: self.size] if self.size else np.empty(0, np.int64)
@@ -123,8 +128,8 @@ def checked_weights(weights: Weights, n: int, evaluate: Evaluate | None) -> Floa
     if not array.any():
         raise InvalidInput(f"sample_by: all {n} weights are zero, so that no row can be drawn")
     with np.errstate(over="ignore"):
-        too_large = not np.isfinite(array.sum())
-    return array / array.max() if too_large else array  # only proportions count
+        in_range = np.isfinite(array.sum()) and array.max() >= _LEAST
+    return array if in_range else array / array.max()  # only proportions count
 
 
 def sampled(weights: Floats, replace: bool, size: int | None, seed: int) -> Drawn | Picked:

@@ -19,7 +19,7 @@ import msgspec
 
 from lakefmt.errors import InvalidInput
 from lakefmt.loaders.batch import Parcel, row_of
-from lakefmt.loaders.checks import integer
+from lakefmt.loaders.checks import COUNT_MAX, integer
 from lakefmt.loaders.engine import Engine
 from lakefmt.loaders.faults import FaultLog
 from lakefmt.loaders.pipeline import Inline, Limits, Pipeline, batches
@@ -111,7 +111,7 @@ class Session:
 
     def set_epoch(self, epoch: int) -> None:
         """Make ``epoch`` the next iteration's."""
-        self._next = self._at = (integer("set_epoch", "epoch", epoch, least=0), 0)
+        self._next = self._at = (integer("set_epoch", "epoch", epoch, least=0, most=COUNT_MAX), 0)
 
     @property
     def seed(self) -> int | None:

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import lakefmt
-from lakefmt.errors import InvalidInput, TqlError
+from lakefmt.errors import InvalidInput, RowIndexError, TqlError
 
 
 @pytest.fixture
@@ -41,6 +42,13 @@ def test_integers_of_numpy_are_integers(ds: Any) -> None:
         (lambda c: c.sample_by([1, 1, 1, 1], size=1.5), r"size=1\.5"),
         (lambda c: c.offset("a"), r"n='a'"),
         (lambda c: c.query(5), r"query\(5\)"),
+        (lambda c: c.batch(torch.tensor(True)), r"batch_size=tensor\(True\)"),
+        (lambda c: c.batch(-(10**5000)), r"batch_size=-0x.*…"),
+        (lambda c: c.shuffle(buffer_size=2**63, mode="window"), r"buffer_size=9223372036854775808.*at most 16777216"),
+        (lambda c: c.shuffle(buffer_size=10**400), r"buffer_size=0x.*at most"),
+        (lambda c: c.shuffle(buffer_size=float("inf")), r"buffer_size=inf"),
+        (lambda c: c.shuffle(buffer_size=float("nan")), r"buffer_size=nan"),
+        (lambda c: c.sample_by([1, 1, 1, 1], size=2**63), r"size=9223372036854775808.*to 9007199254740992"),
     ],
 )
 def test_other_things_are_named(ds: Any, step: Callable[[Any], Any], named: str) -> None:
@@ -69,6 +77,17 @@ _GOOD_STATE = {"format": 1, "epoch": 0, "rows": 0, "plan": {}, "source": "x", "s
         (lambda c: c.numpy(decode_method="numpy"), r"decode_method='numpy'"),
         (lambda c: c.numpy(return_index="a"), r"return_index='a'"),
         (lambda c: c.numpy(num_threads=1.5), r"num_threads=1\.5"),
+        (lambda c: c.numpy(num_threads=20000), r"num_threads=20000.*0 to 1024"),
+        (lambda c: c.numpy(num_threads=2**31), r"num_threads=2147483648"),
+        (lambda c: c.numpy(prefetch_factor=2**31), r"prefetch_factor=2147483648"),
+        (lambda c: c.pytorch(num_workers=2**31), r"num_workers=2147483648"),
+        (lambda c: c.pytorch(device=1.5), r"device=1\.5 is no torch device"),
+        (lambda c: c.pytorch(device=True), r"device=True is no torch device"),
+        (lambda c: c.pytorch(device=2**70), r"device=1180591620717411303424 is no torch device"),
+        (lambda c: c.pytorch(device="cuda:999"), r"device='cuda:999'"),
+        (lambda c: c.pytorch(distributed=True), r"no option 'distributed'; known.*'collate_fn'.*'pin_memory'.*'shard'$"),
+        (lambda c: c.pytorch(persistent_worker=True), r"did you mean 'persistent_workers'"),
+        (lambda c: c.numpy().set_epoch(2**70), r"epoch=1180591620717411303424"),
         (lambda c: c.numpy(ragged=5), r"ragged=5"),
         (lambda c: c.numpy(on_error=None), r"on_error=None"),
         (lambda c: c.numpy().set_epoch("a"), r"epoch='a'"),
@@ -97,6 +116,45 @@ def test_a_map_dataset_takes_a_dataset_and_a_view(ds: Any) -> None:
     assert [int(r["x"]) for r in lakefmt.loaders.map_dataset(ds[2:])] == [2, 3]
     with pytest.raises(InvalidInput, match="transform=5"):
         lakefmt.loaders.map_dataset(ds, transform=5)
+
+
+@pytest.mark.parametrize(
+    "index", [1.9, 1.0, True, np.True_, torch.tensor(True), "1", None, slice(0, 2), [0, 1], np.array([1.5]), torch.tensor(1.5)]
+)
+def test_a_row_of_a_map_dataset_is_an_integer(ds: Any, index: Any) -> None:
+    data = lakefmt.loaders.map_dataset(ds)
+    with pytest.raises(InvalidInput, match="a row is an integer"):
+        data[index]
+    with pytest.raises(InvalidInput, match="a row is an integer"):
+        data.__getitems__([0, index])
+
+
+def test_rows_of_a_map_dataset_by_other_libraries_integers(ds: Any) -> None:
+    data = lakefmt.loaders.map_dataset(ds)
+    for index in (np.int8(-1), np.uint64(3), torch.tensor(3), torch.tensor(3, dtype=torch.uint8), np.array(3)):
+        assert int(data[index]["x"]) == 3
+    for indices in (
+        [1, 3],
+        (1, 3),
+        range(1, 4, 2),
+        np.array([1, 3], np.uint8),
+        torch.tensor([1, 3]),
+        [torch.tensor(1), np.int32(3)],
+    ):
+        assert [int(r["x"]) for r in data.__getitems__(indices)] == [1, 3]
+    for wrong in (2**70, 4, -5, 10**5000):
+        with pytest.raises(RowIndexError, match="of a dataset of 4 rows"):
+            data[wrong]
+    for none in (None, 5, np.array(2)):
+        with pytest.raises(InvalidInput, match="give a list of row numbers"):
+            data.__getitems__(none)
+    with pytest.raises(InvalidInput, match="a row is an integer"):
+        data.__getitems__(np.array([0.9, 2.0]))
+
+
+def test_the_largest_buffer_is_a_window(ds: Any) -> None:
+    loader = ds.dataloader().batch(4).shuffle(buffer_size=1 << 24, mode="window", seed=1).numpy()
+    assert sorted(next(iter(loader))["x"].tolist()) == [0, 1, 2, 3]
 
 
 def test_a_seed_is_an_integer() -> None:

@@ -13,7 +13,7 @@ from loader_fake import numbers
 
 from lakefmt.errors import InvalidInput
 from lakefmt.loaders import Batch, dataloader
-from lakefmt.loaders.device import onto_device
+from lakefmt.loaders.device import device_of, onto_device
 
 
 class Stream:
@@ -105,6 +105,14 @@ def test_cpu_is_where_batches_are() -> None:
 def test_cuda_without_cuda() -> None:
     with pytest.raises(InvalidInput, match="no CUDA device"):
         dataloader(numbers(4)).batch(4).pytorch(device="cuda")
+
+
+@pytest.mark.parametrize("device", ["cuda:1", "cuda:256", "cuda:999"])
+def test_a_device_that_is_not_there(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(InvalidInput, match=f"device='{device}': torch sees 1 CUDA"):
+        device_of(device)
 
 
 @pytest.mark.gpu

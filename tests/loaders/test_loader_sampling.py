@@ -83,3 +83,24 @@ def test_in_a_chain_with_an_expression() -> None:
     assert seen.min() >= 10
     again = np.concatenate([b["label"] for b in chain.numpy()])
     assert again.tolist() == seen.tolist()
+
+
+@pytest.mark.parametrize("weight", [1e-310, 5e-324, 1e-300, 1e-200, 1.0, 1e300])
+def test_only_proportions_count_at_any_scale(weight: float) -> None:
+    n = 200
+    weights = checked_weights([weight] * n, n, None)
+    order = sampled(weights, False, None, seed=3).rows(0, np.arange(n))
+    assert sorted(order.tolist()) == list(range(n))
+    assert order.tolist() == sampled(np.ones(n), False, None, seed=3).rows(0, np.arange(n)).tolist()
+    drawn = np.bincount(sampled(weights, True, 40_000, seed=3).rows(0, np.arange(40_000)), minlength=n)
+    assert drawn.min() > 120
+    assert drawn.max() < 290
+
+
+def test_rows_of_tiny_weight_are_mixed_behind_the_others() -> None:
+    weights = checked_weights([1.0] * 50 + [1e-310] * 200, 250, None)
+    order = sampled(weights, False, None, seed=3).rows(0, np.arange(250)).tolist()
+    assert sorted(order[:50]) == list(range(50))
+    later = np.array(order[50:])
+    assert sorted(later.tolist()) == list(range(50, 250))
+    assert abs(np.corrcoef(np.arange(200), later)[0, 1]) < 0.25
