@@ -26,11 +26,10 @@ from lakefmt.loaders.options import (
     shard_of,
     split_kwargs,
 )
-from lakefmt.loaders.order import derive
 from lakefmt.loaders.plan import Global, Order, Scan, rotate, window_of
 from lakefmt.loaders.recipe import Allocate, Convert, Recipe, SampleFn, new_array
 from lakefmt.loaders.sampling import Weights, checked_weights, sampled
-from lakefmt.loaders.session import ROW_BLOCK, Job
+from lakefmt.loaders.session import ROW_BLOCK, Job, common_seed
 from lakefmt.loaders.steps import Steps
 from lakefmt.rows import RowSource
 
@@ -219,18 +218,16 @@ class Loader:
         functions = replace(self.functions, collate=collate, convert=convert)
         recipe = recipe_of(self.source, functions, options, allocate)
         shard = shard_of(options.shard)
-        if self.batching is None and shard.world > 1:
-            raise InvalidInput("sharing an epoch among ranks needs batches: add .batch(n) to the chain")
         seed = self._seed(shard.world)
         steps = Steps(
             self._order(recipe, seed),
             ROW_BLOCK if self.batching is None else self.batching.size,
             drop_last=self.batching is not None and self.batching.drop_last,
-            shard=shard,
         )
         limits = limits_of(recipe, options, steps.batch_rows, processes)
         given = self.shuffling is not None and self.shuffling.seed is not None
-        return Job(steps, recipe, limits, single_rows=self.batching is None, seed_given=given)
+        job = Job(steps, recipe, limits, self.batching is None, seed_given=given, shard_given=options.shard is not None)
+        return job.shared(shard)
 
     def _seed(self, world: int) -> int:
         if self.shuffling is not None and self.shuffling.seed is not None:
@@ -238,8 +235,7 @@ class Loader:
         if self.shuffling is None and self.sampling is None:
             return 0
         if world > 1:
-            # Ranks must agree without talking to each other, so not by chance: the data's name is the seed.
-            return derive(*str(sorted(self.source.identity().items())).encode()) % 2**63
+            return common_seed(self.source)
         return (secrets.randbits(63) if self.hooks.seed is None else self.hooks.seed()) % 2**63
 
     def _order(self, recipe: Recipe, seed: int) -> Order:

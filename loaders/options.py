@@ -47,7 +47,7 @@ class ReadOptions:
         ragged: ``list`` (default), ``pad``, ``flat``, or for torch ``nested``.
         on_error: ``raise`` (default), ``skip`` or ``collect`` bad samples.
         shard: (rank, world) to load one share of every epoch; default for torch: torch.distributed's, if it
-            is up.
+            is up, or as soon as it is.
     """
 
     tensors: Sequence[str] | None = None
@@ -124,7 +124,6 @@ def recipe_of(source: RowSource, functions: Functions, options: ReadOptions, all
         convert=functions.convert,
         ragged=RaggedMode(options.ragged),
         on_error=on_error_of(options.on_error),
-        keep_size=shard_of(options.shard).world > 1,
         return_index=options.return_index,
         allocate=allocate,
     )

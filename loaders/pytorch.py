@@ -11,11 +11,12 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from lakefmt.errors import InvalidInput, MissingExtra
 from lakefmt.loaders import checks
-from lakefmt.loaders.options import ReadKwargs, ReadOptions, split_kwargs
+from lakefmt.loaders.options import ReadKwargs, ReadOptions, shard_of, split_kwargs
 from lakefmt.loaders.recipe import RaggedMode, new_array
 from lakefmt.loaders.session import Face, Job, Session, deliver
 from lakefmt.loaders.stats import Stats
@@ -27,6 +28,7 @@ except ImportError as e:
     raise MissingExtra("the PyTorch loader", "torch") from e
 
 from lakefmt.loaders.device import CudaStreams, device_of, onto_device, pinned_array
+from lakefmt.loaders.lent import RowStream, collate, lent_job, sharers
 from lakefmt.loaders.tensors import nested, to_packed, to_torch, unpacked
 
 if TYPE_CHECKING:
@@ -83,31 +85,64 @@ class TorchOptions:
 
 
 class EpochDataset(IterableDataset[Any]):
-    """The batches of the loader's present epoch: all of them, or in a worker process every k-th.
+    """What the loader's workers go through: the batches of its present epoch, in a worker process every k-th.
 
-    ``len()`` is the number of rows in an epoch.
+    For any other DataLoader it gives the epoch's rows; see ``lakefmt.loaders.lent``. ``len()`` is their number.
     """
 
-    def __init__(self, job: Job, shared: torch.Tensor | None) -> None:
+    def __init__(self, job: Job, shared: torch.Tensor | None, session: Session) -> None:
         super().__init__()
         self.job = job
         self.begun = (0, 0)
         # Persistent workers hold a copy of this object from their start on; what changes reaches them through
         # shared memory.
         self.shared = shared
-        self.make: Callable[[int, int], Any] | None = None  # how batches are made in the loader's own process
+        self.own = False  # whether it is this loader that iterates
+        self.lent = False
+        self._session: Session | None = session  # the loader's, in its own process
+        self.make: Callable[[int, int], Any] | None = None  # how batches are made there
+        self._lead = self._asked = 0  # epochs another DataLoader counts are so many behind; the last it asked for
+        self._lent_job: tuple[Job, bool] | None = None
+        self._seen: tuple[int, ...] | None = None
 
     def aim(self, job: Job, begun: tuple[int, int], seed: int | None) -> None:
         """Set the epoch that the next ``iter()`` goes through."""
-        self.job, self.begun = job, begun
+        self.job, self.begun, self.lent = job, begun, False
+        self._lead, self._asked = begun[0], 0
+        self._share(seed)
+
+    def _share(self, seed: int | None) -> None:
         if self.shared is not None:
-            self.shared.copy_(torch.tensor([*begun, -1 if seed is None else seed], dtype=torch.int64))
+            self.shared.copy_(torch.tensor([*self.begun, -1 if seed is None else seed], dtype=torch.int64))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by other DataLoaders. They count from 0; where the loader was resumed, from the epoch it was resumed in."""
+        self.lent = True
+        self._asked = epoch
+        if self.begun[0] != epoch + self._lead:
+            self.begun = (epoch + self._lead, 0)
+        job, _ = self._to_lend()
+        self._share(job.steps.order.describe().get("seed"))
+
+    def _to_lend(self) -> tuple[Job, bool]:
+        if self._session is not None:  # else this is a worker's copy, and was told
+            self.job = joined(self._session)
+            self._lent_job = lent_job(self.job)
+        assert self._lent_job is not None
+        return self._lent_job
 
     def __len__(self) -> int:
-        return len(self.job.steps.order)
+        steps = self.job.steps if self._session is None else joined(self._session).steps
+        if steps.shard.world == 1 or sharers() > 1:
+            return len(steps.order)
+        full = steps.count() if steps.drop_last else len(steps.order) // (steps.batch_rows * steps.shard.world)
+        rest = 0 if steps.drop_last else len(steps.order) - full * steps.batch_rows * steps.shard.world
+        return full * steps.batch_rows + -(-rest // steps.shard.world)
 
     def __iter__(self) -> Iterator[Any]:
         worker = get_worker_info()
+        if not self.own:
+            return self._rows(0 if worker is None else worker.id, 1 if worker is None else worker.num_workers)
         if worker is None:
             epoch, start = self.begun
             items: Iterator[Any] = iter(
@@ -120,18 +155,31 @@ class EpochDataset(IterableDataset[Any]):
             job = job.reseeded(seed) if seed >= 0 else job
         return iter(job.run(epoch, start, worker.id, worker.num_workers))
 
+    def _rows(self, lane: int, lanes: int) -> Iterator[Any]:
+        self.lent = True
+        job, ahead = self._to_lend()
+        if self.shared is not None and (told := tuple(self.shared.tolist())) != self._seen:
+            self._seen, self.begun = told, told[:2]
+            job = job.reseeded(told[2]) if told[2] >= 0 else job
+        begun, self.begun = self.begun, (self.begun[0] + 1, 0)  # unless told otherwise, the next is another epoch
+        return RowStream(job, begun, (lane, lanes), ahead, self._resumed)
+
+    def _resumed(self, job: Job, epoch: int) -> None:
+        """A state was loaded into the rows: later epochs count on from it."""
+        self.begun, self._lead = (epoch + 1, 0), epoch - self._asked
+        if self._session is not None:
+            self._session.adopt(job)
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "make": None}
-
-
-def _as_is(item: Any) -> Any:
-    """Collation of what is a batch already; a module's function, for it is sent to workers."""
-    return item
+        lent = self._lent_job
+        if self._session is not None and not self.own:
+            lent = self._to_lend()
+        return {**self.__dict__, "make": None, "_session": None, "_lent_job": lent}
 
 
 def _shared() -> torch.Tensor:
     """Epoch, position and seed (-1: none), seen by the loader and its persistent workers."""
-    return torch.zeros(3, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call, no-any-return]
+    return torch.tensor([0, 0, -1]).share_memory_()  # type: ignore[no-untyped-call, no-any-return]
 
 
 class TorchLoader(Face, DataLoader[Any]):
@@ -139,41 +187,51 @@ class TorchLoader(Face, DataLoader[Any]):
     was asked for.
 
     Every ``iter()`` is another epoch. ``len()`` counts batches (or rows), ``batch_size`` is the one asked
-    for.
+    for. ``dataset``, ``batch_size`` and ``collate_fn`` make an equal loader in other hands (Accelerate's).
+
+    Args:
+        again: what Lightning gives when it makes the loader anew from its attributes, all of it known from ``job``.
     """
 
-    def __init__(self, job: Job, options: TorchOptions, prefetch_factor: int | None) -> None:
+    def __init__(self, job: Job, options: TorchOptions, prefetch_factor: int | None = None, **again: Any) -> None:
+        for name in again.keys() - signature(DataLoader.__init__).parameters.keys():
+            raise TypeError(f"TorchLoader() got an unexpected keyword argument {name!r}")
         workers = options.num_workers
         device = device_of(options.device)
         persistent = options.persistent_workers and workers > 0
         shared = _shared() if persistent else None
+        self._session = Session(job)
         super().__init__(
-            EpochDataset(job, shared),
+            EpochDataset(job, shared, self._session),
             batch_size=None,
             num_workers=workers,
-            collate_fn=_as_is,
+            collate_fn=collate,
             pin_memory=options.pin_memory or (device is not None and workers > 0),
             worker_init_fn=options.worker_init_fn,
             multiprocessing_context=options.multiprocessing_context if workers else None,
             prefetch_factor=max(1, 2 if prefetch_factor is None else prefetch_factor) if workers else None,
             persistent_workers=persistent,
         )
-        self._session = Session(job)
+        self.job, self.options = job, options
         self._device = device
         self._nested = job.recipe.ragged is RaggedMode.NESTED
         # torch forbids to set it late; with its own batching off, the number is only for those who ask
-        # (Lightning does)
         self.__dict__["batch_size"] = 1 if job.single_rows else job.steps.batch_rows
         self.__dict__["drop_last"] = job.steps.drop_last
 
+    def __len__(self) -> int:
+        return len(joined(self._session))
+
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        session = self._session
+        session, job = self._session, joined(self._session)
         begun = session.begin()
-        dataset = self.dataset
-        assert isinstance(dataset, EpochDataset)
-        dataset.aim(session.job, begun, session.seed)
-        dataset.make = session.local
-        items: Iterator[Any] = super().__iter__()
+        dataset = self._epochs()
+        dataset.aim(job, begun, session.seed)
+        dataset.make, dataset.own = session.local, True
+        try:
+            items: Iterator[Any] = super().__iter__()
+        finally:
+            dataset.own = False
         if self.num_workers:
             items = map(unpacked, items)
         if self._nested:
@@ -181,6 +239,37 @@ class TorchLoader(Face, DataLoader[Any]):
         if self._device is not None:
             items = onto_device(items, CudaStreams(self._device))
         return deliver(session, items, begun)
+
+    def _epochs(self) -> EpochDataset:
+        dataset = self.dataset
+        assert isinstance(dataset, EpochDataset)
+        return dataset
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make ``epoch`` the next iteration's."""
+        super().set_epoch(epoch)
+        self._epochs().aim(joined(self._session), self._session.upcoming, self.seed)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where to go on, exactly: what was handed out, not what was prepared. See ``Session.state_dict``.
+
+        Raises:
+            InvalidInput: it is another DataLoader that hands the rows out.
+        """
+        if self._epochs().lent:
+            raise InvalidInput(
+                "this loader's rows are handed out by another DataLoader made of its parts (accelerator.prepare() does so), "
+                "which alone knows how far it has come: ask that one (Accelerate's has a state with "
+                "DataLoaderConfiguration(use_stateful_dataloader=True)), or iterate over this loader itself"
+            )
+        joined(self._session)
+        return super().state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on there, with any number of workers. See ``Session.load_state_dict``."""
+        joined(self._session)
+        super().load_state_dict(state)
+        self._epochs().aim(self._session.job, self._session.upcoming, self.seed)
 
     def close(self) -> None:
         """Stop background threads and worker processes now."""
@@ -196,12 +285,19 @@ def current_shard() -> tuple[int, int] | None:
     return torch.distributed.get_rank(), torch.distributed.get_world_size()
 
 
+def joined(session: Session) -> Job:
+    """The session's job as it stands: shared with the ranks of ``torch.distributed``, once it is up."""
+    session.join(shard_of(current_shard()))
+    return session.job
+
+
 def torch_loader(chain: Loader, given: Mapping[str, Any]) -> TorchLoader:
     """A ``TorchLoader`` of a chain and the keyword arguments of ``.pytorch()``."""
     own = [f.name for f in fields(TorchOptions)]
     options = TorchOptions(**{k: v for k, v in given.items() if k in own})
     read: ReadOptions = split_kwargs({k: v for k, v in given.items() if k not in own}, ReadOptions, "pytorch()", own)
-    if read.shard is None:
+    shard_given = read.shard is not None
+    if not shard_given:
         read = replace(read, shard=current_shard())
     convert = None if options.collate_fn is not None else to_packed if options.num_workers else to_torch
     pinned = options.num_workers == 0 and (options.pin_memory or device_of(options.device) is not None)
@@ -212,7 +308,7 @@ def torch_loader(chain: Loader, given: Mapping[str, Any]) -> TorchLoader:
         allocate=pinned_array if pinned and torch.cuda.is_available() else new_array,
         processes=options.num_workers,
     )
-    return TorchLoader(job, options, read.prefetch_factor)
+    return TorchLoader(replace(job, shard_given=shard_given), options, read.prefetch_factor)
 
 
 __all__ = ["EpochDataset", "TorchKwargs", "TorchLoader", "TorchOptions", "current_shard", "torch_loader"]

@@ -22,12 +22,14 @@ from lakefmt.loaders.batch import Parcel, row_of
 from lakefmt.loaders.checks import COUNT_MAX, integer
 from lakefmt.loaders.engine import Engine
 from lakefmt.loaders.faults import FaultLog
+from lakefmt.loaders.order import derive
 from lakefmt.loaders.pipeline import Inline, Limits, Pipeline, batches
 from lakefmt.loaders.plan import Window, reseeded
 from lakefmt.loaders.recipe import Recipe
 from lakefmt.loaders.stats import Stats, nbytes_of
-from lakefmt.loaders.steps import Steps
+from lakefmt.loaders.steps import Shard, Steps
 from lakefmt.loaders.unitpool import UnitPool
+from lakefmt.rows import RowSource
 
 #: Version of the state's layout.
 STATE_FORMAT = 1
@@ -45,6 +47,7 @@ class Job:
         limits: bounds of looking ahead; ``None`` for no threads.
         single_rows: hand out rows, not batches (no ``.batch()`` was asked for).
         seed_given: whether the user named the seed, so that a state with another one is a mistake.
+        shard_given: whether the user named the share of this consumer, so that it is no other.
     """
 
     steps: Steps
@@ -52,6 +55,7 @@ class Job:
     limits: Limits | None
     single_rows: bool = False
     seed_given: bool = False
+    shard_given: bool = False
 
     def run(self, epoch: int, start: int, lane: int = 0, lanes: int = 1, stats: Stats | None = None) -> Any:
         """Iterator over the batches (or parcels) of an epoch."""
@@ -69,6 +73,17 @@ class Job:
         """The same job in another order."""
         return replace(self, steps=replace(self.steps, order=reseeded(self.steps.order, seed)))
 
+    def shared(self, shard: Shard) -> Job:
+        """The same job as one of several consumers.
+
+        Raises:
+            InvalidInput: single rows cannot be shared out.
+        """
+        if self.single_rows and shard.world > 1:
+            raise InvalidInput("sharing an epoch among ranks needs batches: add .batch(n) to the chain")
+        recipe = replace(self.recipe, keep_size=shard.world > 1)
+        return replace(self, steps=replace(self.steps, shard=shard), recipe=recipe)
+
     def __len__(self) -> int:
         """Items in an epoch."""
         return len(self.steps.order) if self.single_rows else self.steps.count()
@@ -84,6 +99,7 @@ class Session:
         self._next = (0, 0)  # epoch and position at which the next iteration begins
         self._at = (0, 0)  # epoch and position of the next row to hand out
         self._running: weakref.WeakSet[Pipeline | Inline] = weakref.WeakSet()
+        self._resumed = False
         self.closes = 0  # how often it was closed: an epoch that ends early without that has lost batches
 
     def begin(self) -> tuple[int, int]:
@@ -113,28 +129,34 @@ class Session:
         """Make ``epoch`` the next iteration's."""
         self._next = self._at = (integer("set_epoch", "epoch", epoch, least=0, most=COUNT_MAX), 0)
 
+    def join(self, shard: Shard) -> None:
+        """Take a share of every epoch from now on, where the loader was made before there were several consumers."""
+        if self.job.shard_given or self.job.steps.shard.world > 1 or shard.world == 1:
+            return
+        self.job = self.job.shared(shard)
+        if not (self.job.seed_given or self._resumed):
+            self.job = self.job.reseeded(common_seed(self.job.recipe.source))
+
+    def adopt(self, job: Job) -> None:
+        """Go on in the order of ``job``, in which a state was restored."""
+        self.job, self._resumed = replace(self.job, steps=replace(self.job.steps, order=job.steps.order)), True
+
     @property
     def seed(self) -> int | None:
         """Seed of the order; ``None`` for rows as stored."""
         seed: int | None = self.job.steps.order.describe().get("seed")
         return seed
 
+    @property
+    def upcoming(self) -> tuple[int, int]:
+        """Epoch and position at which the next iteration begins."""
+        return self._next
+
     def state_dict(self) -> dict[str, Any]:
         """Plain JSON under 1 KB from which an equal loader goes on with exactly the rows not yet handed
         out.
         """
-        epoch, position = self._at
-        if position and not self.job.steps.count(position):
-            epoch, position = epoch + 1, 0
-        identity = self.job.recipe.source.identity()
-        return {
-            "format": STATE_FORMAT,
-            "epoch": epoch,
-            "rows": position,
-            "plan": self.job.steps.order.describe(),
-            "source": _digest(identity),
-            "source_text": json.dumps(identity, default=str)[:200],
-        }
+        return state_at(self.job, *self._at)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Make the next iteration go on where ``state`` was taken.
@@ -142,34 +164,63 @@ class Session:
         Raises:
             InvalidInput: the state is of other data, another seed or other shuffle settings.
         """
-        if not isinstance(state, dict) or state.get("format") != STATE_FORMAT:
-            raise InvalidInput(f"this is no loader state of format {STATE_FORMAT}: {str(state)[:80]}")
-        try:
-            saved = msgspec.convert(state, _Saved)
-        except msgspec.ValidationError as e:
-            raise InvalidInput(f"this loader state is damaged ({e}); give what state_dict() gave: {str(state)[:80]}") from None
-        identity, order = self.job.recipe.source.identity(), self.job.steps.order
-        if saved.source != _digest(identity):
+        self.job, self._next = restored(self.job, state)
+        self._at, self._resumed = self._next, True
+
+
+def common_seed(source: RowSource) -> int:
+    """The seed on which consumers agree without talking to each other, so not by chance: the data's name."""
+    return derive(*str(sorted(source.identity().items())).encode()) % 2**63
+
+
+def state_at(job: Job, epoch: int, position: int) -> dict[str, Any]:
+    """Plain JSON from which ``restored`` goes on at ``position`` of ``epoch``."""
+    if position and not job.steps.count(position):
+        epoch, position = epoch + 1, 0
+    identity = job.recipe.source.identity()
+    return {
+        "format": STATE_FORMAT,
+        "epoch": epoch,
+        "rows": position,
+        "plan": job.steps.order.describe(),
+        "source": _digest(identity),
+        "source_text": json.dumps(identity, default=str)[:200],
+    }
+
+
+def restored(job: Job, state: dict[str, Any]) -> tuple[Job, tuple[int, int]]:
+    """The job in the order of ``state``, and the epoch and position to go on from.
+
+    Raises:
+        InvalidInput: the state is of other data, another seed or other shuffle settings.
+    """
+    if not isinstance(state, dict) or state.get("format") != STATE_FORMAT:
+        raise InvalidInput(f"this is no loader state of format {STATE_FORMAT}: {str(state)[:80]}")
+    try:
+        saved = msgspec.convert(state, _Saved)
+    except msgspec.ValidationError as e:
+        raise InvalidInput(f"this loader state is damaged ({e}); give what state_dict() gave: {str(state)[:80]}") from None
+    identity, order = job.recipe.source.identity(), job.steps.order
+    if saved.source != _digest(identity):
+        raise InvalidInput(
+            f"the state was taken on other data: {saved.source_text}, and this loader reads "
+            f"{json.dumps(identity, default=str)[:200]}; open that version, or start afresh"
+        )
+    theirs = dict(saved.plan)
+    seed = theirs.get("seed")
+    if not job.seed_given and isinstance(seed, int) and order.describe().get("seed") is not None:
+        order = reseeded(order, seed)
+    ours = order.describe()
+    for key in {**theirs, **ours}:
+        if theirs.get(key) != ours.get(key):
             raise InvalidInput(
-                f"the state was taken on other data: {saved.source_text}, and this loader reads "
-                f"{json.dumps(identity, default=str)[:200]}; open that version, or start afresh"
+                f"the state was taken with {key}={theirs.get(key)!r}, and this loader has "
+                f"{key}={ours.get(key)!r}; "
+                "build the loader with the same shuffle, sample_by and offset settings"
             )
-        theirs = dict(saved.plan)
-        seed = theirs.get("seed")
-        if not self.job.seed_given and isinstance(seed, int) and self.seed is not None:
-            order = reseeded(order, seed)
-        ours = order.describe()
-        for key in {**theirs, **ours}:
-            if theirs.get(key) != ours.get(key):
-                raise InvalidInput(
-                    f"the state was taken with {key}={theirs.get(key)!r}, and this loader has "
-                    f"{key}={ours.get(key)!r}; "
-                    "build the loader with the same shuffle, sample_by and offset settings"
-                )
-        if saved.rows > len(order):
-            raise InvalidInput(f"the state says that {saved.rows} rows of the epoch were handed out; it has {len(order)}")
-        self.job = replace(self.job, steps=replace(self.job.steps, order=order))
-        self._next = self._at = (saved.epoch, saved.rows)
+    if saved.rows > len(order):
+        raise InvalidInput(f"the state says that {saved.rows} rows of the epoch were handed out; it has {len(order)}")
+    return replace(job, steps=replace(job.steps, order=order)), (saved.epoch, saved.rows)
 
 
 class _Saved(msgspec.Struct, frozen=True):
