@@ -250,7 +250,7 @@ class Engine:
             if keep is not None:
                 made = made[keep] if isinstance(made, np.ndarray) else [made[i] for i in keep.tolist()]
             if column.fn is not None:
-                made = stack(column.name, made)
+                made = stack(column.name, made, work.rows if keep is None else work.rows[keep])
             entries[column.name] = made
         return entries
 
@@ -284,7 +284,7 @@ class Engine:
             elif column is not None and column.form is Form.JSON and column.fn is None:
                 entries[name] = values
             else:
-                entries[name] = stack(name, values)
+                entries[name] = stack(name, values, work.rows if keep is None else work.rows[keep])
         return entries
 
     # ------------------------------------------------------------------ faults

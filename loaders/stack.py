@@ -12,13 +12,17 @@ from typing import Any
 
 import numpy as np
 
+from lakefmt.cells import Rows
 from lakefmt.errors import InvalidInput
 
 _NUMBERS = (bool, int, float, complex, np.generic)
 
 
-def stack(name: str, values: list[Any]) -> Any:
+def stack(name: str, values: list[Any], rows: Rows) -> Any:
     """Stack ``values`` along a new first dimension, or give the list back when they are no arrays or numbers.
+
+    Args:
+        rows: the row each value is of, for messages.
 
     Raises:
         InvalidInput: arrays of differing shapes, arrays mixed with other things, or integers of which no integer
@@ -28,20 +32,21 @@ def stack(name: str, values: list[Any]) -> Any:
     if not any(stackable):
         return values
     if not all(stackable):
-        odd = values[stackable.index(False)]
+        at = stackable.index(False)
+        odd = values[at]
         raise InvalidInput(
             f"{name!r}: some samples became arrays or numbers and some {type(odd).__name__} "
-            f"({odd!r:.60}); return one kind "
+            f"({odd!r:.60}, row {rows[at]}); return one kind "
             "for every sample (a missing sample reaches the transform as None), or put rows together "
             "in a collate_fn"
         )
     torch = sys.modules.get("torch")
     if torch is not None and any(isinstance(v, torch.Tensor) for v in values):
         tensors = [torch.as_tensor(v) for v in values]
-        _one_shape(name, tensors)
+        _one_shape(name, tensors, rows)
         return torch.stack(tensors)
     if not all(isinstance(v, _NUMBERS) for v in values):
-        _one_shape(name, values)
+        _one_shape(name, values, rows)
         return _exact(name, values, np.stack(values))
     return _exact(name, values, np.asarray(values))
 
@@ -63,10 +68,12 @@ def _stackable(value: Any) -> bool:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
-def _one_shape(name: str, values: list[Any]) -> None:
-    shapes = {tuple(getattr(v, "shape", ())) for v in values}
+def _one_shape(name: str, values: list[Any], rows: Rows) -> None:
+    shapes: dict[tuple[int, ...], int] = {}
+    for row, value in zip(rows.tolist(), values, strict=True):
+        shapes.setdefault(tuple(getattr(value, "shape", ())), row)
     if len(shapes) > 1:
-        shown = ", ".join(map(str, sorted(shapes)[:4])) + (", …" if len(shapes) > 4 else "")
+        shown = ", ".join(f"{shape} (row {row})" for shape, row in sorted(shapes.items())[:4]) + (", …" if len(shapes) > 4 else "")
         raise InvalidInput(
             f"{name!r}: samples of {len(shapes)} shapes cannot be stacked: {shown}; make them of one "
             "shape in a transform "

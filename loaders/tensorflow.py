@@ -5,9 +5,10 @@ TensorFlow), as flat arrays with plain ``TensorSpec``s. Samples of differing sha
 splits and are put together by a ``map``: a ``RaggedTensorSpec`` on a generator would make TensorFlow convert
 element by element.
 
-TensorFlow must know dtypes and ranks beforehand. They come from the tensors' definitions and, where a user's
-function decides, from making one small batch of the epoch's first rows. Every array yielded is fresh and
-never written again, for TensorFlow may keep using its memory.
+TensorFlow must know dtypes and ranks beforehand. They come from the tensors' definitions, from what the source
+knows of its samples' shapes, and, where a user's function decides, from making one small batch of the epoch's
+first rows. What later differs from that is an error that names the row, never converted at the price of its
+value. Every array yielded is fresh and never written again, for TensorFlow may keep using its memory.
 
 What comes out: dense tensors and same-shaped results of functions are tensors (``bool`` and all integer and
 float dtypes as they are); differing shapes are ``RaggedTensor``s in batches and plain tensors in single rows;
@@ -22,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lakefmt.cells import Array
+from lakefmt.cells import Array, Rows
 from lakefmt.errors import InvalidInput, MissingExtra
-from lakefmt.loaders.batch import Batch, Parcel
+from lakefmt.loaders.batch import Parcel
 from lakefmt.loaders.engine import Engine
 from lakefmt.loaders.memory import Leases
 from lakefmt.loaders.options import ReadOptions
@@ -32,6 +33,7 @@ from lakefmt.loaders.recipe import Column, Decode, Form, RaggedMode
 from lakefmt.loaders.session import Job, Session
 from lakefmt.loaders.stats import Stats
 from lakefmt.loaders.steps import Step
+from lakefmt.rows import RowSource
 
 try:
     import tensorflow as tf
@@ -90,12 +92,14 @@ def tf_dataset(chain: Loader, options: ReadOptions) -> Any:
     shaped = job.single_rows
 
     def generate() -> Iterator[dict[str, Any]]:
-        for item in session.local(*session.begin()):
+        epoch, start = session.begin()
+        for step, item in zip(job.steps.walk(epoch, start), session.local(epoch, start), strict=False):
+            rows: Rows | None = step.rows
             if type(item) is Parcel:
                 session.errors.add(item.faults, job.recipe.on_error)
-                item = item.value
+                item, rows = item.value, step.rows[list(item.kept)]
             if item is not None:
-                yield _flattened(item, kinds, shaped)
+                yield _flattened(item, kinds, shaped, None if job.recipe.batch_fns else rows)
 
     dataset = tf.data.Dataset.from_generator(generate, output_signature=_signature(kinds, shaped))
     if any(isinstance(kind, Varying) for kind in kinds.values()):
@@ -132,10 +136,10 @@ def _kinds(job: Job) -> dict[str, Kind]:
         raise InvalidInput(f"a batch function returned {type(made).__name__}; TensorFlow needs a dict of arrays")
     columns = {c.name: c for c in job.recipe.columns}
     padded = job.recipe.ragged in (RaggedMode.PAD, RaggedMode.FLAT)
-    return {name: _kind(name, value, columns.get(name), padded) for name, value in made.items()}
+    return {name: _kind(name, value, columns.get(name), padded, job.recipe.source) for name, value in made.items()}
 
 
-def _kind(name: str, value: Any, column: Column | None, padded: bool) -> Kind:
+def _kind(name: str, value: Any, column: Column | None, padded: bool, source: RowSource) -> Kind:
     """What TensorFlow is told about a batch entry."""
     value = value.numpy() if hasattr(value, "numpy") else value
     ragged = column is not None and column.form is Form.RAGGED and column.fn is None
@@ -146,7 +150,7 @@ def _kind(name: str, value: Any, column: Column | None, padded: bool) -> Kind:
         present = [v for v in value if v is not None]
         if ragged or (column is not None and column.decodes and column.fn is None and column.decode is Decode.NUMPY):
             assert column is not None
-            return _varying(column, present)
+            return _varying(column, present, source)
         if all(isinstance(v, str | bytes) for v in present):
             return Texts()
         if all(isinstance(v, np.ndarray) for v in present):
@@ -158,20 +162,58 @@ def _kind(name: str, value: Any, column: Column | None, padded: bool) -> Kind:
     )
 
 
-def _varying(column: Column, present: list[Array]) -> Kind:
-    declared = column.definition.shape
-    if declared is None and column.form is Form.ENCODED and present and present[0].ndim == 3:
-        declared = (None, None, present[0].shape[2])  # channels of an image do not vary
-    rank = len(declared) if declared is not None else present[0].ndim if present else 1
+def _varying(column: Column, present: list[Array], source: RowSource) -> Kind:
+    declared, encoded = column.definition.shape, column.form is Form.ENCODED
+    shape = declared if declared is not None else _common_shape(source, column.name)
+    if shape is None and present:
+        shape = present[0].shape
+    if declared is None and shape is not None:  # of what merely happens to agree, only channels of an image are relied on
+        shape = (None, None, shape[2]) if encoded and len(shape) == 3 else (None,) * len(shape)
+    rank = len(shape) if shape is not None else 1
     dtype = column.definition.dtype or (present[0].dtype.name if present else "float32")
     if rank == 0:
         return Plain(dtype, ())
     tail: tuple[int, ...] = ()
-    for size in reversed((declared or ())[1:]):
+    for size in reversed((shape or ())[1:]):
         if size is None:
             break
         tail = (size, *tail)
     return Varying(dtype, rank, tail)
+
+
+def _common_shape(source: Any, name: str) -> tuple[int | None, ...] | None:
+    """The shape of all samples of a tensor, ``None`` for an extent that varies; ``None`` altogether when the source
+    does not know.
+
+    Raises:
+        InvalidInput: samples differ in their number of dimensions.
+    """
+    bounds = _shape_bounds(source, name)
+    if bounds is None and hasattr(source, "shapes"):  # of all rows: bounds may be those of rows since deleted, or left out
+        first: dict[tuple[int, ...], int] = {}
+        for row, shape in enumerate(source.shapes(name, np.arange(len(source), dtype=np.int64))):
+            if shape is not None and shape not in first:
+                first[tuple(shape)] = row
+        by_rank = {len(shape): (row, shape) for shape, row in reversed(first.items())}
+        if len(by_rank) > 1:
+            shown = " and ".join(f"row {row} has shape {shape}" for row, shape in sorted(by_rank.values()))
+            gray = " (for gray images: lambda v: v if v.ndim == 3 else np.stack([v] * 3, -1))" if set(by_rank) == {2, 3} else ""
+            raise InvalidInput(
+                f"tensor {name!r}: {shown}, and a TensorFlow tensor has one number of dimensions; give all samples as many "
+                f"in a transform{gray}, or leave such rows out with a query"
+            )
+        bounds = (tuple(map(min, zip(*first, strict=True))), tuple(map(max, zip(*first, strict=True)))) if first else None
+    return None if bounds is None else tuple(a if a == b else None for a, b in zip(*bounds, strict=True))
+
+
+def _shape_bounds(source: Any, name: str) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Least and greatest extents of a tensor's samples, where the source (or what it is a view of) keeps them."""
+    if hasattr(source, "shape_bounds"):
+        found: tuple[tuple[int, ...], tuple[int, ...]] | None = source.shape_bounds(name)
+        return found
+    if hasattr(source, "base") and name in source.names:
+        return _shape_bounds(source.base, source.names[name])
+    return None
 
 
 def _signature(kinds: dict[str, Kind], shaped: bool) -> dict[str, Any]:
@@ -194,62 +236,110 @@ def _signature(kinds: dict[str, Kind], shaped: bool) -> dict[str, Any]:
 # ------------------------------------------------------------------------ values
 
 
-def _flattened(batch: Batch, kinds: dict[str, Kind], shaped: bool) -> dict[str, Any]:
-    """The batch as the arrays of ``_signature``."""
+def _flattened(batch: Any, kinds: dict[str, Kind], shaped: bool, rows: Rows | None) -> dict[str, Any]:
+    """The batch as the arrays of ``_signature``.
+
+    Args:
+        rows: which rows its samples are; ``None`` when a function of the batch may have changed that.
+    """
+    if not isinstance(batch, dict) or set(batch.keys()) != set(kinds):
+        got = list(batch.keys()) if isinstance(batch, dict) else type(batch).__name__
+        raise InvalidInput(f"{_place(rows, 0)}: a function returned {got}, TensorFlow was told {list(kinds)}; return the same keys")
     flat: dict[str, Any] = {}
     for name, kind in kinds.items():
         value = batch[name]
+        value = value.numpy() if hasattr(value, "numpy") else value
         match kind:
             case Varying():
-                flat |= _splits(name, value, kind, shaped)
+                flat |= _splits(name, value, kind, shaped, rows)
             case Texts():
-                flat[name] = _checked_text(name, value)
-            case Plain(dtype, _):
-                flat[name] = _plain(name, value, dtype)
+                flat[name] = _checked_text(name, value, rows)
+            case Plain():
+                flat[name] = _plain(name, value, kind, rows)
     return flat
 
 
-def _plain(name: str, value: Any, dtype: str) -> Array:
+def _place(rows: Rows | None, i: int) -> str:
+    return f"row {rows[i]}" if rows is not None and i < len(rows) else f"sample {i} of a batch"
+
+
+def _cast(name: str, array: Array, dtype: str, rows: Rows | None) -> Array:
+    """``array`` in the dtype TensorFlow was told, if every value is the same there."""
+    if array.dtype == dtype:
+        return np.ascontiguousarray(array)
+    good = np.zeros(len(array), bool)
+    if array.dtype.kind in "biuf":
+        with np.errstate(all="ignore"):
+            cast = array.astype(dtype)
+            same = (cast.astype(array.dtype) == array) | (np.isnan(array) & np.isnan(cast))
+        good = same.reshape(len(array), -1).all(axis=1)
+        if good.all():
+            return np.ascontiguousarray(cast)
+    raise InvalidInput(
+        f"{_place(rows, int(np.argmin(good)))}, tensor {name!r}: a function returned {array.dtype}, TensorFlow was told {dtype} "
+        f"by the epoch's first rows, and the value does not fit; return one dtype for every sample"
+    )
+
+
+def _plain(name: str, value: Any, kind: Plain, rows: Rows | None) -> Array:
     if isinstance(value, list):
-        if any(v is None for v in value):
+        missing = next((i for i, v in enumerate(value) if v is None), None)
+        if missing is not None:
             raise InvalidInput(
-                f"tensor {name!r} has a missing sample, which a dense TensorFlow tensor cannot hold; "
-                "fill it in with a "
-                "transform, leave such rows out with a query, or use ragged='pad' for a mask"
+                f"{_place(rows, missing)}: tensor {name!r} has a missing sample, which a dense TensorFlow tensor cannot hold; "
+                "fill it in with a transform, leave such rows out with a query, or use ragged='pad' for a mask"
             )
         value = np.asarray(value)
-    array: Array = np.ascontiguousarray(value, dtype=dtype) if isinstance(value, np.ndarray) else np.asarray(value, dtype)
-    return array
-
-
-def _checked_text(name: str, value: list[Any]) -> Array:
-    if None in value:
-        raise InvalidInput(
-            f"tensor {name!r} has a missing sample, which tf.string cannot hold; fill it in with a "
-            "transform, or leave such "
-            "rows out with a query"
+    array: Array = np.asarray(value)
+    told = str(kind.shape).replace("None", "?")
+    fits = array.ndim == len(kind.shape) + 1 and all(w is None or w == d for w, d in zip(kind.shape, array.shape[1:], strict=True))
+    if array.dtype == object or not fits:
+        what = (
+            f"objects ({type(array.reshape(-1)[0]).__name__})"
+            if array.dtype == object and array.size
+            else f"shape {array.shape[1:]}"
         )
+        raise InvalidInput(
+            f"{_place(rows, 0)}, tensor {name!r}: a function returned {what}, TensorFlow was told shape {told} "
+            "by the epoch's first rows; return one kind and shape for every sample"
+        )
+    return _cast(name, array, kind.dtype, rows)
+
+
+def _checked_text(name: str, value: Any, rows: Rows | None) -> Array:
+    for i, text in enumerate(value):
+        if text is None:
+            raise InvalidInput(
+                f"{_place(rows, i)}: tensor {name!r} has a missing sample, which tf.string cannot hold; fill it in with a "
+                "transform, or leave such rows out with a query"
+            )
+        if not isinstance(text, str | bytes):
+            raise InvalidInput(
+                f"{_place(rows, i)}, tensor {name!r}: a function returned {type(text).__name__}, TensorFlow was told text "
+                "by the epoch's first rows; return one kind for every sample"
+            )
     return np.array([v if isinstance(v, bytes) else v.encode() for v in value], dtype=object)
 
 
-def _splits(name: str, samples: list[Array | None], kind: Varying, shaped: bool) -> dict[str, Array]:
+def _splits(name: str, samples: Any, kind: Varying, shaped: bool, rows: Rows | None) -> dict[str, Array]:
     """Values end to end, and how to cut them: row splits by level, or one level and the shapes."""
     shapes = np.zeros((len(samples), kind.rank), np.int64)
     for i, sample in enumerate(samples):
         if sample is None:
             shapes[i, kind.ragged_rank :] = kind.tail
             continue
-        if sample.ndim != kind.rank or sample.shape[kind.ragged_rank :] != kind.tail:
+        if not isinstance(sample, np.ndarray) or sample.ndim != kind.rank or sample.shape[kind.ragged_rank :] != kind.tail:
             expected = ("?",) * kind.ragged_rank + kind.tail
+            what = f"shape {sample.shape}" if isinstance(sample, np.ndarray) else f"type {type(sample).__name__}"
             raise InvalidInput(
-                f"tensor {name!r}: a sample has shape {sample.shape}, TensorFlow was told "
-                f"({', '.join(map(str, expected))}); "
+                f"{_place(rows, i)}, tensor {name!r}: a sample has {what}, TensorFlow was told ({', '.join(map(str, expected))}); "
                 "make shapes agree in a transform, or declare the tensor's shape"
             )
         shapes[i] = sample.shape
     inner = () if shaped else kind.tail
-    parts = [s.reshape(-1, *inner) for s in samples if s is not None and s.size]
-    values = np.concatenate(parts).astype(kind.dtype, copy=False) if parts else np.empty((0, *inner), kind.dtype)
+    present = [(i, s) for i, s in enumerate(samples) if s is not None]
+    parts = [_cast(name, s.reshape(1, -1), kind.dtype, None if rows is None else rows[i : i + 1]) for i, s in present if s.size]
+    values = np.concatenate([p.reshape(-1, *inner) for p in parts]) if parts else np.empty((0, *inner), kind.dtype)
     if shaped:
         return {name: values, f"{name}{_SPLITS}0": _cumulated(shapes.prod(axis=1)), name + _SHAPES: shapes}
     entries = {name: values}

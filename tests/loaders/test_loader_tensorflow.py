@@ -6,12 +6,14 @@ import gc
 import os
 import threading
 import time
+import uuid
 from typing import Any
 
 import numpy as np
 import pytest
 from loader_fake import FakeSource, numbers
 
+import lakefmt
 from lakefmt.codecs import encode
 from lakefmt.errors import InvalidInput
 from lakefmt.htypes import define_tensor
@@ -115,6 +117,89 @@ def test_what_tensorflow_cannot_hold() -> None:
         dataloader(mixed()).batch(3).tensorflow(tensors=["image"], decode_method={"image": "pil"})
     with pytest.raises(InvalidInput, match="torch"):
         dataloader(mixed()).batch(3).tensorflow(ragged="nested")
+
+
+def images(shapes: list[tuple[int, ...]]) -> Any:
+    """A dataset of images of these shapes, each full of its row."""
+    made = lakefmt.empty(f"mem://{uuid.uuid4().hex}")
+    made.create_tensor("image", htype="image", sample_compression="png")
+    made.create_tensor("gray", dtype="bool")
+    made.extend({"image": [np.full(s, i, np.uint8) for i, s in enumerate(shapes)], "gray": [len(s) == 2 for s in shapes]})
+    made.commit()
+    return made
+
+
+def test_gray_images_among_others_are_refused_at_once() -> None:
+    ds = images([(4, 5, 3)] * 5 + [(6, 5)] + [(4, 5, 3)] * 4)
+    for make in (
+        lambda: ds.dataloader().batch(4).tensorflow(),
+        lambda: ds.tensorflow(),
+        lambda: ds.dataloader().shuffle().tensorflow(),
+    ):
+        with pytest.raises(InvalidInput, match=r"'image': row 0 has shape \(4, 5, 3\) and row 5 has shape \(6, 5\).*np\.stack"):
+            make()
+    # the rows that are loaded decide
+    assert len(list(ds[:5].dataloader().batch(4).tensorflow())) == 2
+    assert ds[5:6].dataloader().batch(4).tensorflow().element_spec["image"].shape.as_list() == [None, None, None]
+    assert len(list(ds.query("select * where gray == False").dataloader().batch(4).tensorflow())) == 3
+    same = ds.dataloader().transform({"image": lambda v: (v if v.ndim == 3 else np.stack([v] * 3, -1))[:4]}).batch(10)
+    assert next(iter(same.tensorflow()))["image"].shape == (10, 4, 5, 3)
+    ds.pop(5)
+    ds.commit()
+    assert sum(len(b["gray"]) for b in ds.dataloader().batch(4).tensorflow()) == 9
+
+
+def test_channels_that_vary_are_not_relied_on() -> None:
+    shapes = [(4, 5, 3)] * 5 + [(6, 5, 4)] + [(4, 7, 3)]
+    dataset = images(shapes).dataloader().batch(4).tensorflow(tensors=["image"])
+    assert dataset.element_spec["image"].shape.as_list() == [None, None, None, None]
+    got = [sample for batch in dataset for sample in batch["image"]]
+    for i, (sample, shape) in enumerate(zip(got, shapes, strict=True)):
+        assert np.array_equal(sample.to_tensor().numpy() if hasattr(sample, "to_tensor") else sample.numpy(), np.full(shape, i))
+    rows = list(images(shapes).tensorflow(tensors=["image"]))
+    assert [tuple(r["image"].shape) for r in rows] == shapes
+
+
+def test_other_tensors_of_differing_ranks() -> None:
+    ds = lakefmt.empty(f"mem://{uuid.uuid4().hex}")
+    ds.create_tensor("v", dtype="int64")
+    ds.extend({"v": [np.zeros(3, int)] * 4 + [np.zeros((2, 2), int)]})
+    ds.commit()
+    with pytest.raises(InvalidInput, match=r"row 0 has shape \(3,\) and row 4 has shape \(2, 2\)"):
+        ds.dataloader().batch(2).tensorflow()
+
+
+@pytest.mark.parametrize(
+    ("early", "late", "said"),
+    [
+        (lambda v: int(v), lambda v: v + 0.5, "float64.*told int64"),
+        (lambda v: np.int8(1), lambda v: np.int64(300), "int64.*told int8"),
+        (lambda v: np.float32(v), lambda v: 0.1, "float64.*told float32"),
+        (lambda v: 1, lambda v: float("nan"), "float64.*told int64"),
+        (lambda v: 1.5, lambda v: 2**53 + 1, "int64.*told float64"),
+        (lambda v: 1.5, lambda v: 1j, "complex128.*told float64"),
+        (lambda v: 1, lambda v: 2**70, r"objects \(int\)"),
+        (lambda v: np.zeros(3), lambda v: np.zeros(4), r"shape \(4,\).*told shape \(3,\)"),
+        (lambda v: np.zeros(3), lambda v: np.zeros((3, 1)), r"shape \(3, 1\).*told shape \(3,\)"),
+        (lambda v: "a", lambda v: [1], "list, TensorFlow was told text"),
+        (lambda v: "a", lambda v: None, "missing sample"),
+    ],
+)
+def test_what_later_rows_become_is_never_bent_to_what_the_first_were(early: Any, late: Any, said: str) -> None:
+    chain = dataloader(numbers(10)).transform({"label": lambda v: early(v) if v < 5 else late(v)}).batch(5)
+    with pytest.raises(tf.errors.OpError, match=f"row 5.*'label'.*{said}"):
+        list(chain.tensorflow())
+
+
+def test_what_fits_exactly_is_taken() -> None:
+    chain = dataloader(numbers(10)).transform({"label": lambda v: np.float64(v) if v < 5 else int(v)}).batch(5)
+    assert [v for b in chain.tensorflow() for v in b["label"].numpy().tolist()] == list(range(10))
+
+
+def test_keys_stay() -> None:
+    chain = dataloader(numbers(10)).transform(lambda r: {"a": 1} if r["label"] < 5 else {"a": 1, "b": 2}).batch(5)
+    with pytest.raises(tf.errors.OpError, match=r"row 5: .*\['a', 'b'\].*\['a'\]"):
+        list(chain.tensorflow())
 
 
 def test_large_batches_keep_their_contents() -> None:

@@ -64,13 +64,13 @@ def test_torch_tensors_are_stacked() -> None:
 
 def test_differing_shapes_are_an_error_that_says_what_to_do() -> None:
     loader = dataloader(numbers(6)).transform({"label": lambda v: np.zeros(int(v))}).batch(3).numpy()
-    with pytest.raises(InvalidInput, match=r"'label'.*\(0,\), \(1,\), \(2,\).*collate_fn"):
+    with pytest.raises(InvalidInput, match=r"'label'.*\(0,\) \(row 0\), \(1,\) \(row 1\), \(2,\) \(row 2\).*collate_fn"):
         list(loader)
 
 
 def test_mixed_kinds_are_an_error() -> None:
     loader = dataloader(numbers(6)).transform({"label": lambda v: None if v == 1 else v}).batch(3).numpy()
-    with pytest.raises(InvalidInput, match="NoneType"):
+    with pytest.raises(InvalidInput, match=r"NoneType.*row 1\)"):
         list(loader)
 
 
