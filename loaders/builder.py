@@ -29,7 +29,7 @@ from lakefmt.loaders.options import (
 from lakefmt.loaders.plan import Global, Order, Scan, rotate, window_of
 from lakefmt.loaders.recipe import Allocate, Convert, Recipe, SampleFn, new_array
 from lakefmt.loaders.sampling import Weights, checked_weights, sampled
-from lakefmt.loaders.session import ROW_BLOCK, Job, common_seed
+from lakefmt.loaders.session import ROW_BLOCK, Job, common_seed, listed
 from lakefmt.loaders.steps import Steps
 from lakefmt.rows import RowSource
 
@@ -83,7 +83,7 @@ class Hooks:
     seed: Seed | None = None
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Loader:
     """A chain under construction; made by ``dataloader``."""
 
@@ -96,6 +96,24 @@ class Loader:
     sampling: _Sampling | None = None
     begin: int = 0
     faces: weakref.WeakSet[Any]
+
+    def __repr__(self) -> str:
+        by_tensor = self.functions.by_tensor
+        parts = [f"{len(self.source)} rows", f"tensors {listed(list(by_tensor or self.source.definitions))}"]
+        if by_tensor is not None or self.functions.row is not None:
+            parts.append("transformed")
+        if self.functions.batch:
+            parts.append("map_batches")
+        if self.batching is not None:
+            parts.append(f"batch_size {self.batching.size}" + (", last dropped" if self.batching.drop_last else ""))
+        seed = "" if self.shuffling is None or self.shuffling.seed is None else f", seed {self.shuffling.seed}"
+        if self.sampling is not None:
+            parts.append(f"sampled {'with' if self.sampling.replace else 'without'} replacement{seed}")
+        elif self.shuffling is not None:
+            parts.append(f"shuffled{'' if self.shuffling.mode is None else f' ({self.shuffling.mode})'}{seed}")
+        if self.begin:
+            parts.append(f"offset {self.begin}")
+        return f"Loader({'; '.join(parts)})"
 
     def _step(self, name: str, **changes: Any) -> Self:
         if name in self.said:

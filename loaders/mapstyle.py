@@ -22,6 +22,7 @@ from lakefmt.loaders.batch import Batch, row_of
 from lakefmt.loaders.engine import Engine
 from lakefmt.loaders.options import Functions, ReadOptions, recipe_of
 from lakefmt.loaders.recipe import Recipe, SampleFn
+from lakefmt.loaders.session import listed
 from lakefmt.loaders.stats import Stats
 from lakefmt.loaders.steps import Step
 from lakefmt.rows import RowSource
@@ -66,6 +67,9 @@ class MapDataset(Dataset[dict[str, Any]]):
 
     def __len__(self) -> int:
         return len(self._recipe.source)
+
+    def __repr__(self) -> str:
+        return f"MapDataset({len(self)} rows; tensors {listed([c.name for c in self._recipe.columns])})"
 
     def __getitem__(self, index: Any) -> dict[str, Any]:
         """Row ``index`` (negative from the end).

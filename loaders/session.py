@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -246,6 +246,15 @@ class Face:
     def __len__(self) -> int:
         return len(self._session.job)
 
+    def __repr__(self) -> str:
+        job = self._session.job
+        steps, plan = job.steps, job.steps.order.describe()
+        items = f"{len(job)} batches of {steps.batch_rows}" if not job.single_rows else "single rows"
+        share = f", rank {steps.shard.rank} of {steps.shard.world}" if steps.shard.world > 1 else ""
+        order = plan["order"] + "".join(f", {key} {plan[key]}" for key in ("seed", "offset") if key in plan)
+        names = listed([c.name for c in job.recipe.columns])
+        return f"{type(self).__name__}({len(steps.order)} rows: {items}{share}; order {order}; tensors {names})"
+
     @property
     def errors(self) -> FaultLog:
         """Bad samples left out so far, with ``on_error="collect"``."""
@@ -271,6 +280,11 @@ class Face:
     def stats(self) -> dict[str, Any]:
         """Rows, batches, bytes, rows per second, waiting; with ``num_workers=0`` also seconds by phase."""
         return self._session.stats.report()
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a line of text, the first ones of many."""
+    return ", ".join(names[:6]) + (f", … ({len(names)})" if len(names) > 6 else "")
 
 
 def deliver(session: Session, items: Iterator[Any], begun: tuple[int, int]) -> Iterator[Any]:

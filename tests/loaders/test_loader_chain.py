@@ -9,7 +9,7 @@ import pytest
 from loader_fake import FakeSource, numbers
 
 from lakefmt.errors import InvalidInput
-from lakefmt.loaders import dataloader
+from lakefmt.loaders import dataloader, map_dataset
 
 
 @pytest.mark.parametrize(
@@ -109,3 +109,22 @@ def test_an_empty_dataset() -> None:
     loader = dataloader(numbers(0)).shuffle().batch(3).numpy()
     assert len(loader) == 0
     assert list(loader) == []
+
+
+def test_a_chain_and_its_ends_say_what_they_are() -> None:
+    chain = dataloader(numbers(100))
+    assert repr(chain) == "Loader(100 rows; tensors x, label)"
+    full = chain.transform({"label": None}).map_batches(dict).batch(8, drop_last=True).shuffle(mode="window", seed=3).offset(5)
+    assert repr(full) == (
+        "Loader(100 rows; tensors label; transformed; map_batches; batch_size 8, last dropped; shuffled (window), seed 3; offset 5)"
+    )
+    assert repr(chain.sample_by([1.0] * 100, replace=False)) == "Loader(100 rows; tensors x, label; sampled without replacement)"
+    shuffled = chain.batch(8).shuffle(seed=3)
+    assert repr(shuffled.numpy()) == "NumpyLoader(100 rows: 13 batches of 8; order global, seed 3; tensors x, label)"
+    assert repr(shuffled.pytorch(shard=(1, 2))) == (
+        "TorchLoader(100 rows: 7 batches of 8, rank 1 of 2; order global, seed 3; tensors x, label)"
+    )
+    assert repr(chain.numpy()) == "NumpyLoader(100 rows: single rows; order scan; tensors x, label)"
+    assert repr(map_dataset(numbers(3))) == "MapDataset(3 rows; tensors x, label)"
+    many = FakeSource({f"t{i}": np.arange(3) for i in range(9)})
+    assert repr(dataloader(many)) == "Loader(3 rows; tensors t0, t1, t2, t3, t4, t5, … (9))"
