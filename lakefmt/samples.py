@@ -64,6 +64,18 @@ def prepare_sample(definition: TensorDef, value: Any, *, row: int = 0) -> tuple[
     return definition, column
 
 
+def prepare_inside(definition: TensorDef, value: Any, *, row: int = 0) -> Array:
+    """What is assigned inside a sample, as an array of the tensor's dtype: by the rules for whole samples, but for the shape."""
+    if definition.is_label:
+        named, value = _labels(definition, value, row)
+        if named.class_names != definition.class_names:
+            new = (named.class_names or ())[len(definition.class_names or ())]
+            raise UnknownClass(
+                f"tensor {definition.name!r}, row {row}: no class {new!r} yet; ds[{definition.name!r}].add_class_names({new!r}) first"
+            )
+    return _cast(definition, _as_array(definition, value, row), row)
+
+
 def _plain(definition: TensorDef, values: Any) -> Any:
     """Foreign containers to lists, arrays or Arrow arrays."""
     if isinstance(values, pa.ChunkedArray):
@@ -153,6 +165,18 @@ def _numeric(definition: TensorDef, value: Any, row: int) -> tuple[TensorDef, Ar
     """One numeric sample as an array of the tensor's dtype."""
     if isinstance(value, Sample):
         value = value.array
+    array = _as_array(definition, value, row)
+    if definition.dtype is None:
+        definition = _typed(definition, array.dtype)
+    _check_shape(definition, array.shape, row)
+    cast = _cast(definition, array, row)
+    if not isinstance(value, (int, float, bool, list, tuple, np.generic)) and np.may_share_memory(cast, array):
+        cast = cast.copy()  # an array or tensor of the caller's, who may go on to change it
+    return definition, cast
+
+
+def _as_array(definition: TensorDef, value: Any, row: int) -> Array:
+    """What NumPy makes of a value, when that is an array of numbers."""
     _refuse_masked(definition, value, row)
     try:
         array = np.asarray(value)
@@ -167,13 +191,7 @@ def _numeric(definition: TensorDef, value: Any, row: int) -> tuple[TensorDef, Ar
             f"tensor {definition.name!r}, row {row}: {_show(value)} ({type(value).__name__}) is no numeric sample; "
             f"the tensor has dtype {definition.dtype or 'numeric'}"
         )
-    if definition.dtype is None:
-        definition = _typed(definition, array.dtype)
-    _check_shape(definition, array.shape, row)
-    cast = _cast(definition, array, row)
-    if not isinstance(value, (int, float, bool, list, tuple, np.generic)) and np.may_share_memory(cast, array):
-        cast = cast.copy()  # an array or tensor of the caller's, who may go on to change it
-    return definition, cast
+    return array
 
 
 def _refuse_masked(definition: TensorDef, value: Any, row: int) -> None:

@@ -10,10 +10,11 @@ import numpy as np
 
 from lakefmt.cells import Array, Cells, Dense, Encoded, Ragged, Rows, Strings
 from lakefmt.codecs import decode
-from lakefmt.errors import BadSample, InvalidInput, ReadOnly, RowIndexError, ShapeError
+from lakefmt.errors import BadSample, InvalidInput, LakeError, ReadOnly, RowIndexError, ShapeError
 from lakefmt.fragment.columns import Shape
 from lakefmt.htypes import Kind, TensorDef
 from lakefmt.rowset import Rowset, resolve_rows
+from lakefmt.samples import prepare_inside
 
 if TYPE_CHECKING:
     from lakefmt.dataset import Dataset
@@ -362,15 +363,28 @@ class Tensor:
             raise InvalidInput(
                 f"tensor {self.name!r}, row {int(self._rows[0])}: there is no array to assign into; assign the whole sample"
             )
+        row = int(self._rows[0])
+        given = prepare_inside(self._definition, value, row=row)
         patched = np.array(sample)
-        target = patched
-        for index in self._inside:
-            target = target[index]
         try:
-            target[key] = value
+            target = patched
+            for index in self._inside:
+                target = target[index]
+            self._check_target(target, patched)
+            target[key] = given
+        except LakeError:
+            raise
         except (ValueError, IndexError, TypeError, OverflowError) as e:
-            raise ShapeError(f"tensor {self.name!r}, row {int(self._rows[0])}: {e}") from e
+            raise ShapeError(f"tensor {self.name!r}, row {row}: {e}") from e
         dataset._update(self.name, self._rows, [patched])
+
+    def _check_target(self, target: Any, patched: Array) -> None:
+        """Refuse to assign into a copy of some elements, which would change nothing."""
+        if not isinstance(target, np.ndarray) or (target.size and not np.may_share_memory(target, patched)):
+            raise RowIndexError(
+                f"tensor {self.name!r}, row {int(self._rows[0])}: the index {self._inside[-1]!r} makes a copy, and what is assigned "
+                f"to that is lost; use one index: ds[{self.name!r}][{int(self._rows[0])}][…] = value"
+            )
 
     def __repr__(self) -> str:
         rows = "" if self._given_rows is None else f", rows={len(self)}"
