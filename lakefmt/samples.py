@@ -17,7 +17,7 @@ from lakefmt.cells import Array
 from lakefmt.codecs import decode, encode, read_header, sniff
 from lakefmt.errors import BadSample, DtypeError, InvalidInput, MissingExtra, ShapeError, UnknownClass
 from lakefmt.fragment.columns import BytesColumn, Column, NumericColumn, TextColumn, missing_column, new_column
-from lakefmt.htypes import HTYPES, NUMERIC_DTYPES, Kind, TensorDef, extend_class_names
+from lakefmt.htypes import HTYPES, NUMERIC_DTYPES, Kind, TensorDef, extend_class_names, holds
 from lakefmt.sample import Sample
 
 
@@ -71,7 +71,8 @@ def prepare_inside(definition: TensorDef, value: Any, *, row: int = 0) -> Array:
         if named.class_names != definition.class_names:
             new = (named.class_names or ())[len(definition.class_names or ())]
             raise UnknownClass(
-                f"tensor {definition.name!r}, row {row}: no class {new!r} yet; ds[{definition.name!r}].add_class_names({new!r}) first"
+                f"tensor {definition.name!r}, row {row}: there is no class {new!r} yet; "
+                f"ds[{definition.name!r}].add_class_names({new!r}) makes it one"
             )
     return _cast(definition, _as_array(definition, value, row), row)
 
@@ -191,7 +192,23 @@ def _as_array(definition: TensorDef, value: Any, row: int) -> Array:
             f"tensor {definition.name!r}, row {row}: {_show(value)} ({type(value).__name__}) is no numeric sample; "
             f"the tensor has dtype {definition.dtype or 'numeric'}"
         )
+    if array.dtype.kind == "f" and isinstance(value, (list, tuple)):
+        _check_rounding(definition, value, array, row)
     return array
+
+
+def _check_rounding(definition: TensorDef, value: Any, array: Array, row: int) -> None:
+    """Refuse integers that NumPy rounded when it made floats of a list, and floats where a list has nothing but integers."""
+    if not bool((np.abs(array) >= 2.0**53).any()):
+        return
+    elements = np.asarray(value, object).ravel().tolist()
+    integers = [e for e in elements if isinstance(e, (int, np.integer))]
+    rounded = [e for e, made in zip(elements, array.flat, strict=True) if isinstance(e, (int, np.integer)) and int(made) != int(e)]
+    if rounded or (definition.dtype is None and len(integers) == len(elements)):
+        raise DtypeError(
+            f"tensor {definition.name!r}, row {row}: NumPy makes {array.dtype} of {_show(value)}, in which the integer "
+            f"{(rounded or integers)[0]} may lose digits; give an array of the dtype you mean"
+        )
 
 
 def _refuse_masked(definition: TensorDef, value: Any, row: int) -> None:
@@ -236,7 +253,7 @@ def _cast(definition: TensorDef, array: Array, row: int, *, batch: bool = False)
     target = np.dtype(definition.dtype)
     if array.dtype == target:
         return array if array.dtype.isnative else array.astype(target)
-    if np.can_cast(array.dtype, target, "safe") or array.size == 0:
+    if array.size == 0 or holds(target.name, array.dtype.name):
         return array.astype(target)
     if array.dtype.kind == target.kind == "f":
         with np.errstate(over="ignore"):
@@ -245,24 +262,39 @@ def _cast(definition: TensorDef, array: Array, row: int, *, batch: bool = False)
         if bool(bad.any()):
             raise DtypeError(f"tensor {definition.name!r}, row {_first_bad(bad, row, batch)}: a value is too large for {target}")
         return narrow
-    where = f"tensor {definition.name!r}, row {row}"
     if target.kind == "b" or (array.dtype.kind == "f" and target.kind in "iu"):
         raise DtypeError(
-            f"{where}: {array.dtype} does not fit dtype {target}; convert it first, e.g. value.astype({target.name!r})"
+            f"tensor {definition.name!r}, row {row}: {array.dtype} does not fit dtype {target}; convert it first, "
+            f"e.g. value.astype({target.name!r})"
         )
-    if array.dtype.kind in "iu" and target.kind in "iu" and array.size:
-        low, high = int(array.min()), int(array.max())
-        info = np.iinfo(target)
-        if low < info.min or high > info.max:
-            where = f"tensor {definition.name!r}, row {_first_bad((array < info.min) | (array > info.max), row, batch)}"
-            raise DtypeError(f"{where}: {low if low < info.min else high} is outside {target} [{info.min}, {info.max}]")
-    with np.errstate(over="ignore"):
-        cast = array.astype(target)
-    if array.dtype.kind in "iu" and target.kind == "f" and array.size and not np.array_equal(cast.astype(array.dtype), array):
+    if target.kind == "f":
+        _check_digits(definition, array, target, row, batch)
+        return array.astype(target)
+    low, high = int(array.min()), int(array.max())
+    info = np.iinfo(target)
+    if low < info.min or high > info.max:
+        where = f"tensor {definition.name!r}, row {_first_bad((array < info.min) | (array > info.max), row, batch)}"
+        raise DtypeError(f"{where}: {low if low < info.min else high} is outside {target} [{info.min}, {info.max}]")
+    return array.astype(target)
+
+
+def _check_digits(definition: TensorDef, integers: Array, target: np.dtype[Any], row: int, batch: bool) -> None:
+    """Refuse integers that a float dtype does not hold: those with more binary digits than it has, or beyond its largest."""
+    finfo = np.finfo(target)
+    digits = finfo.nmant + 1
+    if -(1 << digits) <= int(integers.min()) and int(integers.max()) <= 1 << digits:
+        return
+    size = integers.astype(np.uint64)  # negative ones wrap around
+    size = np.where(integers < 0, np.uint64(0) - size, size)
+    lowest_bit = size & (np.uint64(0) - size)
+    bad = (size >> np.uint64(digits)) >= lowest_bit
+    bad = (bad & (size != 0)) | (size > np.uint64(min(int(finfo.max), (1 << 64) - 1)))
+    if bool(bad.any()):
+        value = int(integers[bad].flat[0])
         raise DtypeError(
-            f"{where}: integers of {array.dtype} lose digits in {target}; create the tensor with dtype='float64' or 'int64'"
+            f"tensor {definition.name!r}, row {_first_bad(bad, row, batch)}: the integer {value} loses digits in {target}; "
+            "store integers in a tensor of an integer dtype, or give floats, rounded as you choose"
         )
-    return cast
 
 
 # -- class labels ------------------------------------------------------------------------------------------------------

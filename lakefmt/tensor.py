@@ -382,8 +382,8 @@ class Tensor:
         """Refuse to assign into a copy of some elements, which would change nothing."""
         if not isinstance(target, np.ndarray) or (target.size and not np.may_share_memory(target, patched)):
             raise RowIndexError(
-                f"tensor {self.name!r}, row {int(self._rows[0])}: the index {self._inside[-1]!r} makes a copy, and what is assigned "
-                f"to that is lost; use one index: ds[{self.name!r}][{int(self._rows[0])}][…] = value"
+                f"tensor {self.name!r}, row {int(self._rows[0])}: the index {self._inside[-1]!r} makes a copy, and what is "
+                f"assigned to that is lost; use one index: ds[{self.name!r}][{int(self._rows[0])}][…] = value"
             )
 
     def __repr__(self) -> str:
