@@ -1,13 +1,25 @@
-"""``lakefmt.read``: an encoded file as a sample, its bytes kept verbatim."""
+"""What samples come as beside plain values: ``lakefmt.read``, an encoded file whose bytes are kept verbatim; and stored samples."""
 
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from typing import Any
 
 from lakefmt.cells import Array
 from lakefmt.codecs import decode, read_header, sniff
 from lakefmt.errors import BadSample, InvalidInput, MissingExtra, NotFound, StoreError
+from lakefmt.htypes import TensorDef
+
+
+class Stored(ABC):
+    """Samples that some dataset holds already: they go to another tensor as they are stored, labels by their names."""
+
+    _is_single: bool
+
+    @abstractmethod
+    def _given_to(self, definition: TensorDef) -> Any:
+        """What to store in a tensor: one sample, or a list, array or Arrow array of them."""
 
 
 class Sample:

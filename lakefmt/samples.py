@@ -18,7 +18,7 @@ from lakefmt.codecs import decode, encode, read_header, sniff
 from lakefmt.errors import BadSample, DtypeError, InvalidInput, MissingExtra, ShapeError, UnknownClass
 from lakefmt.fragment.columns import BytesColumn, Column, NumericColumn, TextColumn, missing_column, new_column
 from lakefmt.htypes import HTYPES, NUMERIC_DTYPES, Kind, TensorDef, extend_class_names, holds
-from lakefmt.sample import Sample
+from lakefmt.sample import Sample, Stored
 
 
 def prepare_batch(definition: TensorDef, values: Any, *, first_row: int = 0) -> tuple[TensorDef, Column]:
@@ -40,12 +40,13 @@ def prepare_batch(definition: TensorDef, values: Any, *, first_row: int = 0) -> 
         _text_batch(definition, values, first_row, column)
     elif isinstance(column, BytesColumn):
         for i, value in enumerate(values):
-            column.add(*_encoded(definition, value, first_row + i))
+            column.add(*_encoded(definition, _given(definition, value), first_row + i))
     return definition, column
 
 
 def prepare_sample(definition: TensorDef, value: Any, *, row: int = 0) -> tuple[TensorDef, Column]:
     """Turn one sample into a column of one row."""
+    value = _given(definition, value)
     if value is None:
         return definition, missing_column(_typed(definition, np.float64) if definition.dtype is None else definition, 1)
     if definition.kind is Kind.NUMERIC:
@@ -66,6 +67,7 @@ def prepare_sample(definition: TensorDef, value: Any, *, row: int = 0) -> tuple[
 
 def prepare_inside(definition: TensorDef, value: Any, *, row: int = 0) -> Array:
     """What is assigned inside a sample, as an array of the tensor's dtype: by the rules for whole samples, but for the shape."""
+    value = _given(definition, value)
     if definition.is_label:
         named, value = _labels(definition, value, row)
         if named.class_names != definition.class_names:
@@ -79,6 +81,10 @@ def prepare_inside(definition: TensorDef, value: Any, *, row: int = 0) -> Array:
 
 def _plain(definition: TensorDef, values: Any) -> Any:
     """Foreign containers to lists, arrays or Arrow arrays."""
+    if isinstance(values, Stored):
+        if values._is_single:
+            raise InvalidInput(f"tensor {definition.name!r}: extend() takes several rows of a tensor; append() takes one")
+        values = values._given_to(definition)
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
     if isinstance(values, pa.Array):
@@ -101,6 +107,11 @@ def _plain(definition: TensorDef, values: Any) -> Any:
             "use append() for one sample"
         )
     return values if isinstance(values, (list, np.ndarray)) else _array_or_list(values)
+
+
+def _given(definition: TensorDef, value: Any) -> Any:
+    """One sample as a plain value, when it is one that is stored somewhere."""
+    return value._given_to(definition) if isinstance(value, Stored) else value
 
 
 def _array_or_list(values: Any) -> Any:
@@ -138,6 +149,7 @@ def _numeric_batch(definition: TensorDef, values: Any, first_row: int) -> tuple[
         return _numeric_batch(definition, scalars, first_row)
     samples: list[Array | None] = []
     for i, value in enumerate(values):
+        value = _given(definition, value)
         if value is None:
             samples.append(None)
             continue
@@ -369,6 +381,7 @@ def _label_batch(definition: TensorDef, values: Any, first_row: int) -> tuple[Te
         return definition, array
     out: list[Any] = []
     for i, value in enumerate(values):
+        value = _given(definition, value)
         if value is None:
             out.append(None)
         else:
@@ -392,7 +405,8 @@ def _text_batch(definition: TensorDef, values: Any, first_row: int, column: Text
             return
         except UnicodeEncodeError:
             pass  # found and named below
-    column.add_list([None if v is None else _text(definition, v, first_row + i) for i, v in enumerate(values)])
+    given = (_given(definition, v) for v in values)
+    column.add_list([None if v is None else _text(definition, v, first_row + i) for i, v in enumerate(given)])
 
 
 def _text(definition: TensorDef, value: Any, row: int) -> str:

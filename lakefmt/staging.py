@@ -11,6 +11,7 @@ import pyarrow as pa
 from lakefmt.errors import InvalidInput
 from lakefmt.fragment.columns import Column
 from lakefmt.htypes import TensorDef
+from lakefmt.sample import Stored
 from lakefmt.versioning.changes import Change
 
 Columns: TypeAlias = Sequence[tuple[TensorDef, Column]]
@@ -59,14 +60,7 @@ def as_columns(given: Any) -> Mapping[str, Any]:
             raise InvalidInput(f"extend(): the table has columns of one name: {given.schema.names}")
         return {n: given.column(i) for i, n in enumerate(given.schema.names)}
     if isinstance(given, Mapping):
-        bad = [
-            k
-            for k, v in given.items()
-            if not hasattr(v, "__len__")
-            or not hasattr(v, "__getitem__")
-            or isinstance(v, (str, bytes, dict))
-            or (hasattr(v, "shape") and len(v.shape) == 0)
-        ]
+        bad = [k for k, v in given.items() if not _is_column(v)]
         if bad:
             raise InvalidInput(
                 f"extend(): {bad[0]!r} is {type(given[bad[0]]).__name__}, not a sequence of samples; append() takes one row"
@@ -75,6 +69,13 @@ def as_columns(given: Any) -> Mapping[str, Any]:
     if hasattr(given, "columns") and hasattr(given, "iloc"):
         return {str(c): given[c] for c in given.columns}
     raise InvalidInput(f"extend() takes a dict of columns, an Arrow table or a DataFrame, got {type(given).__name__}")
+
+
+def _is_column(values: Any) -> bool:
+    if isinstance(values, Stored):
+        return not values._is_single
+    sequence = hasattr(values, "__len__") and hasattr(values, "__getitem__") and not isinstance(values, (str, bytes, dict))
+    return sequence and not (hasattr(values, "shape") and len(values.shape) == 0)
 
 
 def step_rows(values: Mapping[str, Any], rows: int, fragment_nbytes: int) -> int:

@@ -10,17 +10,18 @@ import numpy as np
 
 from lakefmt.cells import Array, Cells, Dense, Encoded, Ragged, Rows, Strings
 from lakefmt.codecs import decode
-from lakefmt.errors import BadSample, InvalidInput, LakeError, ReadOnly, RowIndexError, ShapeError
+from lakefmt.errors import BadSample, InvalidInput, LakeError, ReadOnly, RowIndexError, ShapeError, UnknownClass
 from lakefmt.fragment.columns import Shape
 from lakefmt.htypes import Kind, TensorDef
 from lakefmt.rowset import Rowset, resolve_rows
+from lakefmt.sample import Stored
 from lakefmt.samples import prepare_inside
 
 if TYPE_CHECKING:
     from lakefmt.dataset import Dataset
 
 
-class Tensor:
+class Tensor(Stored):
     """Samples of one tensor.
 
     Indexing selects rows (``t[3]``, ``t[2:5]``, ``t[[1, 4]]``, ``t[mask]``); on a single row, further indices select inside the
@@ -164,7 +165,7 @@ class Tensor:
                 out = [None if v is None else self._decoded(codec, v, int(r)) for v, r in zip(values, rows, strict=True)]
             case Strings(values, is_json):
                 texts = values.to_pylist()
-                out = [None if t is None else (_object(json.loads(t)) if is_json else np.asarray(t)) for t in texts]
+                out = [None if t is None else _object(json.loads(t)) if is_json else _text(t) for t in texts]
         for index in self._inside:
             try:
                 out = [None if v is None else v[index] for v in out]
@@ -190,7 +191,8 @@ class Tensor:
         missing = [i for i, s in enumerate(samples) if s is None]
         shapes = {np.shape(s) for s in samples if s is not None}
         if definition.kind is Kind.TEXT:
-            return np.array([None if s is None else str(s) for s in samples], object if missing else str)
+            plain = [None if s is None else s.item() for s in samples]
+            return np.array(plain, object if any(t is None or t.endswith("\0") for t in plain) else str)
         if missing:
             raise ShapeError(
                 f"tensor {self.name!r}: {len(missing)} of these {len(samples)} samples are missing (the first is row "
@@ -386,6 +388,26 @@ class Tensor:
                 f"assigned to that is lost; use one index: ds[{self.name!r}][{int(self._rows[0])}][…] = value"
             )
 
+    def _given_to(self, definition: TensorDef) -> Any:
+        """Labels by name, encoded images verbatim, all else as it is stored; see ``Stored``."""
+        names = self.class_names if definition.is_label else []
+        if self._inside:
+            samples = self._samples()
+        else:
+            match self._cells():
+                case Encoded(values) if definition.compression is not None:
+                    samples = list(values)
+                case Strings(values, False):
+                    return values[0].as_py() if self._is_single else values
+                case Strings():
+                    samples = [None if s is None else s[()] for s in self._samples()]
+                case Dense(values) if not names and not self._is_single:
+                    return values
+                case _:
+                    samples = self._samples()
+        samples = _by_name(self.name, samples, names) if names else samples
+        return samples[0] if self._is_single else samples
+
     def __repr__(self) -> str:
         rows = "" if self._given_rows is None else f", rows={len(self)}"
         return f"Tensor({self.name!r}, htype={self.htype!r}, dtype={self.dtype}, shape={self.shape}{rows})"
@@ -440,11 +462,28 @@ class Info(MutableMapping[str, Any]):
         return repr(self._values)
 
 
+def _by_name(tensor: str, samples: list[Any], names: Sequence[str]) -> list[Any]:
+    """Class ids as class names."""
+    largest = max((int(s.max()) for s in samples if s is not None and s.size), default=-1)
+    if largest >= len(names):
+        raise UnknownClass(
+            f"tensor {tensor!r}: class id {largest} has no name by which another tensor would know it; "
+            "add_class_names(…) gives it one, …numpy() gives the ids themselves"
+        )
+    named = np.array(names, object)
+    return [None if s is None else named[s].tolist() if s.ndim else named[int(s)] for s in samples]
+
+
 def _object(value: Any) -> Array:
     """A JSON value as a 0-dimensional object array."""
     out = np.empty((), object)
     out[()] = value
     return out
+
+
+def _text(value: str) -> Array:
+    """A text as a 0-dimensional array: of objects when it ends in NUL, which NumPy's own texts cannot."""
+    return _object(value) if value.endswith("\0") else np.asarray(value)
 
 
 def _stack_or_list(samples: list[Any]) -> Any:
@@ -459,8 +498,10 @@ def _common(shapes: Sequence[Shape | None]) -> tuple[int | None, ...]:
     return tuple(d[0] if len(set(d)) == 1 else None for d in zip(*present, strict=True))
 
 
-def _values_for(value: Any, rows: int) -> list[Any]:
+def _values_for(value: Any, rows: int) -> Any:
     """Values for several rows: a sequence of as many, or one scalar for all."""
+    if isinstance(value, Tensor) and not value._is_single:
+        return value
     if np.isscalar(value) or value is None or (isinstance(value, np.ndarray) and value.ndim == 0):
         return [value] * rows
     if isinstance(value, dict) or not hasattr(value, "__iter__"):
