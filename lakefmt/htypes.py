@@ -76,7 +76,9 @@ class TensorDef(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         dtype: NumPy dtype name, ``str``, ``json``; ``None`` until the first sample fixes it.
         shape: declared sample shape, ``None`` for a dimension that varies; ``None`` altogether when undeclared.
         compression: codec of encoded samples.
-        class_names: names of class ids, in order, for ``class_label``.
+        class_names: names of class ids, in order, for ``class_label``; empty before the first. Either every id that is stored has
+            one, or none has: ``None`` once ids came before any name. Such ids are plain numbers, and a text is no class then;
+            ``add_class_names`` may name all of them at once. No id gets a name by chance.
         open_labels: whether an unknown class name given to ``append`` becomes a new class.
         info: user metadata, any JSON.
         first_dtype: dtype of stored columns that do not name theirs, where the tensor was widened since.

@@ -70,11 +70,11 @@ def prepare_inside(definition: TensorDef, value: Any, *, row: int = 0) -> Array:
     value = _given(definition, value)
     if definition.is_label:
         named, value = _labels(definition, value, row)
-        if named.class_names != definition.class_names:
-            new = (named.class_names or ())[len(definition.class_names or ())]
+        new = (named.class_names or ())[len(definition.class_names or ()) :]
+        if new:
             raise UnknownClass(
-                f"tensor {definition.name!r}, row {row}: there is no class {new!r} yet; "
-                f"ds[{definition.name!r}].add_class_names({new!r}) makes it one"
+                f"tensor {definition.name!r}, row {row}: there is no class {new[0]!r} yet; "
+                f"ds[{definition.name!r}].add_class_names({new[0]!r}) makes it one"
             )
     return _cast(definition, _as_array(definition, value, row), row)
 
@@ -326,15 +326,19 @@ def _labels(definition: TensorDef, value: Any, row: int) -> tuple[TensorDef, Any
         return definition, np.asarray([definition.class_id(v) for v in value], definition.dtype)
     if isinstance(value, (list, tuple)) and not value:
         return definition, np.empty((0,), definition.dtype)
-    _check_ids(definition, value, row)
-    return definition, value
+    return _check_ids(definition, value, row), value
 
 
 def _with_classes(definition: TensorDef, names: Sequence[str], row: int, *, batch: bool = False) -> TensorDef:
     distinct = list(dict.fromkeys(names))
-    if definition.open_labels:
+    if definition.open_labels and definition.class_names is not None:
         return extend_class_names(definition, distinct)
     for name in distinct:
+        if definition.class_names is None:
+            raise UnknownClass(
+                f"tensor {definition.name!r}, row {row + names.index(name) if batch else row}: no class {name!r}, as its class ids "
+                f"have no names; ds[{definition.name!r}].add_class_names(…) names the ids 0, 1, … all at once"
+            )
         try:
             definition.class_id(name)
         except UnknownClass as e:
@@ -342,7 +346,8 @@ def _with_classes(definition: TensorDef, names: Sequence[str], row: int, *, batc
     return definition
 
 
-def _check_ids(definition: TensorDef, ids: Any, row: int, *, batch: bool = False) -> None:
+def _check_ids(definition: TensorDef, ids: Any, row: int, *, batch: bool = False) -> TensorDef:
+    """Refuse what is no class id. Ids given before any names are plain numbers, which no name given later may mean."""
     try:
         array = np.asarray(ids)
     except ValueError as e:
@@ -361,6 +366,9 @@ def _check_ids(definition: TensorDef, ids: Any, row: int, *, batch: bool = False
             f"tensor {definition.name!r}, row {row}: class id {int(array.max())} has no name; the tensor has {len(names)} classes "
             f"(ids 0 to {len(names) - 1}). To add one: ds[{definition.name!r}].add_class_names(…)"
         )
+    if array.size and definition.class_names == ():
+        return msgspec.structs.replace(definition, class_names=None)
+    return definition
 
 
 def _label_batch(definition: TensorDef, values: Any, first_row: int) -> tuple[TensorDef, Any]:
@@ -368,8 +376,7 @@ def _label_batch(definition: TensorDef, values: Any, first_row: int) -> tuple[Te
         values = values.tolist()
     if isinstance(values, np.ndarray):
         if values.dtype.kind in "iu":
-            _check_ids(definition, values, first_row, batch=True)
-            return definition, values
+            return _check_ids(definition, values, first_row, batch=True), values
         values = values.tolist()
     if values and all(type(v) is str for v in values):
         definition = _with_classes(definition, values, first_row, batch=True)
@@ -377,8 +384,7 @@ def _label_batch(definition: TensorDef, values: Any, first_row: int) -> tuple[Te
         return definition, np.fromiter((ids[v] for v in values), definition.dtype, len(values))
     if values and all(type(v) is int for v in values):
         array = np.asarray(values)
-        _check_ids(definition, array, first_row, batch=True)
-        return definition, array
+        return _check_ids(definition, array, first_row, batch=True), array
     out: list[Any] = []
     for i, value in enumerate(values):
         value = _given(definition, value)

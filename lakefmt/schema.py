@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -46,9 +46,19 @@ def edit_tensor(writer: Writer, name: str, **changes: Any) -> None:
     """Replace parts of a tensor's definition (info, class names)."""
     classes = "class_names" in changes
     how = Edit.CLASSES if classes else Edit.INFO
-    _edit(
-        writer, name, how, lambda now, _: extend_class_names(now, changes["class_names"]) if classes else replace(now, **changes)
-    )  # fmt: skip
+    _edit(writer, name, how, lambda now, at: _with_names(now, changes["class_names"], at) if classes else replace(now, **changes))
+
+
+def _with_names(now: TensorDef, names: Sequence[str], at: Snapshot) -> TensorDef:
+    """More class names. The first ones name the ids that are stored, all of them: none is left to get a later class's name."""
+    named = extend_class_names(now, names)
+    bounds = None if now.class_names else _bounds(now, at)
+    if bounds is not None and bounds[1] >= len(named.class_names or ()):
+        raise UnknownClass(
+            f"tensor {now.name!r}: class ids up to {bounds[1]} are stored without names, and {len(names)} names are given; "
+            "name all ids at once, 0 first"
+        )
+    return named
 
 
 def rename_tensor(writer: Writer, name: str, new: str) -> None:
@@ -146,16 +156,21 @@ def _retyped(now: TensorDef, htype: str, at: Snapshot) -> TensorDef:
         return replace(now, htype=htype, dtype=now.dtype or row.dtype, class_names=None, open_labels=False)
     if now.dtype is not None and np.dtype(now.dtype).kind not in "iu":
         raise DtypeError(f"alter_tensor({now.name!r}): class labels are integers, its samples are {now.dtype}")
-    if now.dtype is not None and np.dtype(now.dtype).kind == "i" and _any_negative(now, at):
+    if now.is_label:
+        return now
+    bounds = None if now.dtype is None else _bounds(now, at)
+    if bounds is not None and bounds[0] < 0:
         raise UnknownClass(f"alter_tensor({now.name!r}): some samples are negative and cannot be class ids")
-    return replace(now, htype=htype, dtype=now.dtype or row.dtype, class_names=now.class_names or (), open_labels=True)
+    return replace(now, htype=htype, dtype=now.dtype or row.dtype, class_names=() if bounds is None else None, open_labels=True)
 
 
-def _any_negative(now: TensorDef, at: Snapshot) -> bool:
+def _bounds(now: TensorDef, at: Snapshot) -> tuple[int, int] | None:
+    """Smallest and largest of all integers stored in a tensor; ``None`` when there are none."""
+    seen: list[int] = []
     for start in range(0, len(at), 1 << 16):
         cells = at.gather(now.name, np.arange(start, min(len(at), start + (1 << 16))))
         values = getattr(cells, "values", [])
         parts = [values] if isinstance(values, np.ndarray) else [v for v in values if v is not None]
-        if any(p.size and int(p.min()) < 0 for p in parts):
-            return True
-    return False
+        seen += [int(bound(p)) for p in parts if p.size for bound in (np.min, np.max)]
+        seen = [min(seen), max(seen)] if seen else []
+    return (seen[0], seen[1]) if seen else None

@@ -86,6 +86,10 @@ def test_labels(mem_url: str) -> None:
             ds.l[0][0] = value
     with unchanged(ds), pytest.raises(UnknownClass, match=r"row 0.*add_class_names\('z'\)"):
         ds.o[0][0] = "z"
+    ds.create_tensor("p", htype="class_label")
+    ds.p.append([3, 4])
+    ds.p[0][0] = 5
+    assert values(ds, "p") == [[5, 4]]
     ds.l[0][0] = "b"
     ds.o[0][1] = "x"
     assert (values(ds, "l"), values(ds, "o")) == ([[1, 1]], [[0, 0]])

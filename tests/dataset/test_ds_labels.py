@@ -107,3 +107,61 @@ def test_doubled_and_odd_class_names(mem_url: str) -> None:
     ds.extend({"l": ["a,b", "", "ü 図"]})
     ds.flush()
     assert lakefmt.load(mem_url).l.data()["text"] == ["a,b", "", "ü 図"]
+
+
+def test_plain_ids_get_no_name_by_chance(mem_url: str) -> None:
+    """Ids that came before any name are numbers; a text that comes after them is no class."""
+    ds = lakefmt.dataset(mem_url)
+    ds.create_tensor("l", htype="class_label")
+    ds.append({"l": None})
+    ds.append({"l": []})
+    ds.append({"l": 3})
+    with pytest.raises(UnknownClass, match=r"'l', row 3: no class 'cat'.*add_class_names"):
+        ds.append({"l": "cat"})
+    with pytest.raises(UnknownClass, match=r"'l', row 4"):
+        ds.extend({"l": [1, "cat"]})
+    assert (values(ds, "l"), ds.l.class_names) == ([None, [], 3], [])
+    ds.extend({"l": np.array([9, 0])})
+    assert values(ds, "l")[3:] == [9, 0]
+
+
+@pytest.mark.parametrize("given", [[1, "cat"], [None, np.array([0, 1]), "cat"], [["cat"], 1], ["cat", 1]])
+def test_ids_and_names_in_one_batch(mem_url: str, given: list[Any]) -> None:
+    ds = lakefmt.dataset(mem_url)
+    ds.create_tensor("l", htype="class_label")
+    ds.append({"l": None})
+    ds.flush()
+    with unchanged(ds), pytest.raises(UnknownClass):
+        ds.extend({"l": given})
+
+
+def test_names_for_plain_ids_come_all_at_once(mem_url: str) -> None:
+    ds = lakefmt.dataset(mem_url)
+    ds.create_tensor("l", htype="class_label")
+    ds.extend({"l": [0, 2, 1]})
+    ds.flush()
+    with unchanged(ds), pytest.raises(UnknownClass, match="up to 2 are stored without names, and 2 names"):
+        ds.l.add_class_names("a", "b")
+    ds.l.add_class_names("a", "b", "c")
+    ds.append({"l": "d"})
+    ds.flush()
+    assert lakefmt.load(mem_url).l.data()["text"] == ["a", "c", "b", "d"]
+
+
+def test_integers_that_become_labels_are_plain_ids(mem_url: str) -> None:
+    ds = lakefmt.dataset(mem_url)
+    ds.create_tensor("l", dtype="int32")
+    ds.extend({"l": [0, 2]})
+    ds.alter_tensor("l", htype="class_label")
+    with unchanged(ds), pytest.raises(UnknownClass, match="no names"):
+        ds.append({"l": "a"})
+    ds.l.add_class_names("a", "b", "c")
+    ds.append({"l": "d"})
+    assert ds.l.data()["text"] == ["a", "c", "d"]
+
+
+def test_closed_labels_stay_closed_when_made_labels_again(ds: Any) -> None:
+    ds.alter_tensor("closed", htype="class_label")
+    ds.append({"closed": "cat", "open": "red"})
+    with pytest.raises(UnknownClass):
+        ds.append({"closed": "bird", "open": "red"})
