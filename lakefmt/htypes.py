@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import operator
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -60,6 +61,10 @@ NUMERIC_DTYPES = (
 )  # fmt: skip
 
 CODEC_ALIASES = {"jpg": "jpeg", "JPEG": "jpeg", "JPG": "jpeg", "PNG": "png"}
+
+#: Levels of nesting of a JSON value. Python reads JSON by recursion, of which its stack allows 1000 levels with all that is there.
+JSON_LEVELS_MAX = 500
+_CONTAINERS = (dict, list, tuple, np.ndarray)
 
 #: A tensor's name: parts of letters, digits, '_', ' ', '.', '-' that begin with a letter, joined by '/'.
 _PART = r"[^\W\d_]\w*(?:[ .-]\w+)*"
@@ -127,10 +132,89 @@ class TensorDef(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             ) from None
 
 
-def check_tensor_name(name: str) -> None:
-    """Refuse what cannot name a tensor."""
+def plain_text(value: str, what: str) -> str:
+    """A ``str`` of that value, whatever subclass of it is given, that UTF-8 can hold.
+
+    Args:
+        what: what it is and where, for the error.
+    """
+    text = str.__str__(value)
+    try:
+        if not text.isascii():
+            text.encode()
+    except UnicodeEncodeError as e:
+        raise DtypeError(
+            f"{what}: {shown(text)} is no text that UTF-8 can hold ({e.reason}); e.g. text.encode('utf-8', 'replace').decode()"
+        ) from None
+    return text
+
+
+def json_text(value: Any, what: str) -> str:
+    """A JSON value as text, refusing whatever would come back as something else.
+
+    Args:
+        what: what it is and where, for the error.
+    """
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_json_default)
+        _check_json(value)
+    except (TypeError, ValueError) as e:
+        raise DtypeError(f"{what}: {shown(value)} is no JSON value ({e})") from None
+    except RecursionError:
+        raise DtypeError(f"{what}: the JSON value is nested too deeply; at most {JSON_LEVELS_MAX} levels are possible") from None
+    return plain_text(text, what)
+
+
+def _json_default(value: Any) -> Any:
+    if isinstance(value, np.ma.MaskedArray) and bool(np.ma.getmaskarray(value).any()):
+        raise TypeError("a masked array with masked elements; give value.filled(…)")
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is not JSON serialisable")
+
+
+def _check_json(value: Any) -> None:
+    """Refuse keys that are no texts, and nesting that a reader might stumble over; a level at a time."""
+    level = [value] if isinstance(value, _CONTAINERS) else []
+    depth = 0
+    while level:
+        depth += 1
+        if depth > JSON_LEVELS_MAX:
+            raise RecursionError
+        below: list[Any] = []
+        for container in level:
+            if isinstance(container, dict):
+                bad = [k for k in container if not isinstance(k, str)]
+                if bad:
+                    raise TypeError(f"keys are str, {shown(bad[0])} is {type(bad[0]).__name__}")
+                below += [v for v in container.values() if isinstance(v, _CONTAINERS)]
+            elif not isinstance(container, np.ndarray):
+                below += [v for v in container if isinstance(v, _CONTAINERS)]
+            elif container.dtype == object:
+                below += [v for v in container.ravel().tolist() if isinstance(v, _CONTAINERS)]
+        level = below
+
+
+def shown(value: Any) -> str:
+    """A value in an error message: short, whatever it is."""
+    try:
+        long = isinstance(value, Sized) and len(value) >= 100
+    except TypeError:  # an array without dimensions has no length
+        long = False
+    try:
+        text = f"{type(value).__name__} of {len(value)}" if long else repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, a list nested as deeply
+        text = f"some {type(value).__name__}"
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def check_tensor_name(name: str) -> str:
+    """The name as a plain ``str``; refuses what cannot name a tensor."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InvalidInput(f"{name!r} is no tensor name: use letters, digits and _ (and / for groups), beginning with a letter")
+    return str.__str__(name)
 
 
 def define_tensor(
@@ -146,7 +230,7 @@ def define_tensor(
     info: Mapping[str, Any] | None = None,
 ) -> TensorDef:
     """Check the arguments of ``create_tensor`` and make a definition of them."""
-    check_tensor_name(name)
+    name = check_tensor_name(name)
     key = "generic" if htype is None or htype == "unspecified" else str(htype)
     if key not in HTYPES:
         raise InvalidInput(f"create_tensor({name!r}): unknown htype {key!r}; {nearest(key, HTYPES)}")
@@ -169,19 +253,24 @@ def define_tensor(
 
 
 def _info(name: str, info: Mapping[str, Any] | None) -> dict[str, Any]:
-    try:
-        return dict(json.loads(json.dumps(dict(info or {}), allow_nan=False)))
-    except (TypeError, ValueError) as e:
-        raise InvalidInput(f"create_tensor({name!r}): info is a dict of JSON values, got {info!r} ({e})") from None
+    if info is not None and not isinstance(info, Mapping):
+        raise InvalidInput(f"create_tensor({name!r}): info is a dict of JSON values, got {shown(info)}")
+    return plain_info(info or {}, f"create_tensor({name!r}): info")
+
+
+def plain_info(info: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """Metadata as plain JSON values, a copy."""
+    return dict(json.loads(json_text(dict(info), what)))
 
 
 def _class_names(name: str, names: Sequence[str]) -> tuple[str, ...]:
     if isinstance(names, str) or not hasattr(names, "__len__") or not all(isinstance(n, str) for n in names):
         raise InvalidInput(f"tensor {name!r}: class_names must be a list of str, got {names!r}")
-    doubled = {n for n in names if list(names).count(n) > 1} if len(set(names)) != len(names) else set()
-    if doubled:
-        raise InvalidInput(f"tensor {name!r}: class_names has {sorted(doubled)!r} more than once")
-    return tuple(names)
+    plain = tuple(plain_text(n, f"tensor {name!r}: class name") for n in names)
+    if len(set(plain)) != len(plain):
+        doubled = sorted(n for n, k in Counter(plain).items() if k > 1)
+        raise InvalidInput(f"tensor {name!r}: class_names has {doubled!r} more than once")
+    return plain
 
 
 def holds(wide: str, narrow: str) -> bool:
@@ -194,13 +283,15 @@ def extend_class_names(definition: TensorDef, names: Sequence[str]) -> TensorDef
     """The definition with ``names`` appended to its classes (those it has already are skipped)."""
     have = definition.class_names or ()
     known = set(have)
-    added = tuple(n for n in dict.fromkeys(names) if n not in known)
+    added = _class_names(definition.name, tuple(n for n in dict.fromkeys(names) if n not in known))
+    if not added:
+        return definition
     if definition.dtype is not None and len(have) + len(added) > np.iinfo(definition.dtype).max + 1:
         raise DtypeError(
             f"tensor {definition.name!r}: {len(have) + len(added)} classes are more than {definition.dtype} can number; "
             f"alter_tensor({definition.name!r}, dtype=…) to a wider one first"
         )
-    return msgspec.structs.replace(definition, class_names=_class_names(definition.name, have + added))
+    return msgspec.structs.replace(definition, class_names=have + added)
 
 
 def _compression(name: str, row: Htype, given: Any) -> str | None:

@@ -60,6 +60,7 @@ class Rowset(ABC):
         return Tensor(self, name)
 
     def _named(self, name: str) -> Any:
+        name = str.__str__(name)  # of an Enum that is a str too, its value
         if name in self._definitions:
             return self._tensor(name)
         if any(n.startswith(name + "/") for n in self._definitions):

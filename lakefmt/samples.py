@@ -5,8 +5,7 @@ Nothing is stored here; a failed check leaves everything as it was. Errors name 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -17,7 +16,7 @@ from lakefmt.cells import Array
 from lakefmt.codecs import decode, encode, read_header, sniff
 from lakefmt.errors import BadSample, DtypeError, InvalidInput, MissingExtra, ShapeError, UnknownClass
 from lakefmt.fragment.columns import BytesColumn, Column, NumericColumn, TextColumn, missing_column, new_column
-from lakefmt.htypes import HTYPES, NUMERIC_DTYPES, Kind, TensorDef, extend_class_names, holds
+from lakefmt.htypes import HTYPES, NUMERIC_DTYPES, Kind, TensorDef, extend_class_names, holds, json_text, plain_text, shown
 from lakefmt.sample import Sample, Stored
 
 
@@ -33,6 +32,7 @@ def prepare_batch(definition: TensorDef, values: Any, *, first_row: int = 0) -> 
         The definition (with a dtype or class names that this batch fixed) and the column.
     """
     values = _plain(definition, values)
+    _refuse_masked(definition, values, first_row)
     if definition.kind is Kind.NUMERIC:
         return _numeric_batch(definition, values, first_row)
     column = new_column(definition)
@@ -103,7 +103,7 @@ def _plain(definition: TensorDef, values: Any) -> Any:
         return array if array.dtype.kind in "biuf" and definition.kind is Kind.NUMERIC else _series_list(values)
     if isinstance(values, (str, bytes, dict)) or not isinstance(values, Iterable):
         raise InvalidInput(
-            f"tensor {definition.name!r}: extend() takes a list or array of samples, got {type(values).__name__} {_show(values)}; "
+            f"tensor {definition.name!r}: extend() takes a list or array of samples, got {type(values).__name__} {shown(values)}; "
             "use append() for one sample"
         )
     return values if isinstance(values, (list, np.ndarray)) else _array_or_list(values)
@@ -134,7 +134,6 @@ def _is_arrow_text(kind: pa.DataType) -> bool:
 
 
 def _numeric_batch(definition: TensorDef, values: Any, first_row: int) -> tuple[TensorDef, Column]:
-    _refuse_masked(definition, values, first_row)
     if definition.is_label:
         definition, values = _label_batch(definition, values, first_row)
     if isinstance(values, np.ndarray) and values.dtype.kind in "biuf" and values.ndim >= 1:
@@ -201,7 +200,7 @@ def _as_array(definition: TensorDef, value: Any, row: int) -> Array:
         ) from e
     if array.dtype.kind not in "biuf":
         raise DtypeError(
-            f"tensor {definition.name!r}, row {row}: {_show(value)} ({type(value).__name__}) is no numeric sample; "
+            f"tensor {definition.name!r}, row {row}: {shown(value)} ({type(value).__name__}) is no numeric sample; "
             f"the tensor has dtype {definition.dtype or 'numeric'}"
         )
     if array.dtype.kind == "f" and isinstance(value, (list, tuple)):
@@ -218,7 +217,7 @@ def _check_rounding(definition: TensorDef, value: Any, array: Array, row: int) -
     rounded = [e for e, made in zip(elements, array.flat, strict=True) if isinstance(e, (int, np.integer)) and int(made) != int(e)]
     if rounded or (definition.dtype is None and len(integers) == len(elements)):
         raise DtypeError(
-            f"tensor {definition.name!r}, row {row}: NumPy makes {array.dtype} of {_show(value)}, in which the integer "
+            f"tensor {definition.name!r}, row {row}: NumPy makes {array.dtype} of {shown(value)}, in which the integer "
             f"{(rounded or integers)[0]} may lose digits; give an array of the dtype you mean"
         )
 
@@ -314,19 +313,26 @@ def _check_digits(definition: TensorDef, integers: Array, target: np.dtype[Any],
 
 def _labels(definition: TensorDef, value: Any, row: int) -> tuple[TensorDef, Any]:
     """Class names to ids; ids are checked against the names there are."""
-    if isinstance(value, str):
-        definition = _with_classes(definition, [value], row)
-        return definition, np.asarray(definition.class_id(value), definition.dtype)
     if isinstance(value, np.ndarray) and value.dtype.kind in "US":
         value = value.tolist()
-        if isinstance(value, str):
-            return _labels(definition, value, row)
+    if isinstance(value, str):
+        definition, ids = _ids_of(definition, [value], row)
+        return definition, ids[0]
     if isinstance(value, (list, tuple)) and value and all(isinstance(v, str) for v in value):
-        definition = _with_classes(definition, value, row)
-        return definition, np.asarray([definition.class_id(v) for v in value], definition.dtype)
+        return _ids_of(definition, value, row)
     if isinstance(value, (list, tuple)) and not value:
         return definition, np.empty((0,), definition.dtype)
     return _check_ids(definition, value, row), value
+
+
+def _ids_of(definition: TensorDef, names: Sequence[str], row: int, *, batch: bool = False) -> tuple[TensorDef, Array]:
+    """Ids of class names, which become classes where the tensor allows that. ``batch``: each name is a row."""
+    names = [plain_text(n, f"tensor {definition.name!r}, row {row + i if batch else row}") for i, n in enumerate(names)]
+    definition = _with_classes(definition, names, row, batch=batch)
+    if len(names) < 8:
+        return definition, np.array([definition.class_id(n) for n in names], definition.dtype)
+    ids = {n: i for i, n in enumerate(definition.class_names or ())}
+    return definition, np.fromiter((ids[n] for n in names), definition.dtype, len(names))
 
 
 def _with_classes(definition: TensorDef, names: Sequence[str], row: int, *, batch: bool = False) -> TensorDef:
@@ -354,7 +360,7 @@ def _check_ids(definition: TensorDef, ids: Any, row: int, *, batch: bool = False
         raise ShapeError(f"tensor {definition.name!r}, row {row}: labels are ragged inside ({e})") from e
     if array.dtype.kind not in "iu" and array.size:
         raise DtypeError(
-            f"tensor {definition.name!r}, row {row}: a class label is a name or an integer id, got {_show(ids)} ({array.dtype})"
+            f"tensor {definition.name!r}, row {row}: a class label is a name or an integer id, got {shown(ids)} ({array.dtype})"
         )
     names = definition.class_names or ()
     if batch and array.size:
@@ -378,10 +384,8 @@ def _label_batch(definition: TensorDef, values: Any, first_row: int) -> tuple[Te
         if values.dtype.kind in "iu":
             return _check_ids(definition, values, first_row, batch=True), values
         values = values.tolist()
-    if values and all(type(v) is str for v in values):
-        definition = _with_classes(definition, values, first_row, batch=True)
-        ids = {n: i for i, n in enumerate(definition.class_names or ())}
-        return definition, np.fromiter((ids[v] for v in values), definition.dtype, len(values))
+    if values and all(isinstance(v, str) for v in values):
+        return _ids_of(definition, values, first_row, batch=True)
     if values and all(type(v) is int for v in values):
         array = np.asarray(values)
         return _check_ids(definition, array, first_row, batch=True), array
@@ -416,30 +420,14 @@ def _text_batch(definition: TensorDef, values: Any, first_row: int, column: Text
 
 
 def _text(definition: TensorDef, value: Any, row: int) -> str:
-    if definition.kind is Kind.TEXT:
-        if isinstance(value, np.ndarray) and value.size == 1 and value.dtype.kind in "UO":
-            value = value.item()
-        if isinstance(value, str):
-            try:
-                value.encode()
-            except UnicodeEncodeError as e:
-                raise DtypeError(
-                    f"tensor {definition.name!r}, row {row}: {_show(value)} is no text that UTF-8 can hold ({e.reason})"
-                ) from e
-            return str(value)
-        raise DtypeError(f"tensor {definition.name!r}, row {row}: text is a str, got {_show(value)} ({type(value).__name__})")
-    try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_json_default)
-    except (TypeError, ValueError) as e:
-        raise DtypeError(f"tensor {definition.name!r}, row {row}: {_show(value)} is no JSON value ({e})") from e
-
-
-def _json_default(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    raise TypeError(f"{type(value).__name__} is not JSON serialisable")
+    where = f"tensor {definition.name!r}, row {row}"
+    if definition.kind is Kind.JSON:
+        return json_text(value, where)
+    if isinstance(value, np.ndarray) and value.size == 1 and value.dtype.kind in "UO":
+        value = value.item()
+    if isinstance(value, str):
+        return plain_text(value, where)
+    raise DtypeError(f"{where}: text is a str, got {shown(value)} ({type(value).__name__})")
 
 
 # -- images ------------------------------------------------------------------------------------------------------------
@@ -471,7 +459,7 @@ def _encoded(definition: TensorDef, value: Any, row: int) -> tuple[bytes | None,
 
 def _pixels(value: Any, where: str) -> Array:
     if isinstance(value, str):
-        raise DtypeError(f"{where}: got the str {_show(value)}; for an image file append lakefmt.read({_show(value)})")
+        raise DtypeError(f"{where}: got the str {shown(value)}; for an image file append lakefmt.read({shown(value)})")
     if hasattr(value, "mode") and hasattr(value, "convert") and value.mode not in ("L", "RGB", "RGBA"):
         value = value.convert("RGB")  # a Pillow image of palette indices, CMYK, ...
     try:
@@ -479,15 +467,7 @@ def _pixels(value: Any, where: str) -> Array:
     except (ValueError, TypeError, RuntimeError, MissingExtra) as e:
         raise ShapeError(f"{where}: {e}") from e
     if array.dtype.kind not in "biuf":
-        raise DtypeError(f"{where}: {_show(value)} ({type(value).__name__}) is no image; give lakefmt.read(path) or a uint8 array")
+        raise DtypeError(f"{where}: {shown(value)} ({type(value).__name__}) is no image; give lakefmt.read(path) or a uint8 array")
     if array.dtype.kind in "iu" and array.dtype != np.uint8 and array.size and array.min() >= 0 and array.max() <= 255:
         array = array.astype(np.uint8)
     return array
-
-
-def _show(value: Any) -> str:
-    try:
-        text = repr(value) if not isinstance(value, Sized) or len(value) < 100 else f"{type(value).__name__} of {len(value)}"
-    except TypeError:  # an array without dimensions has no length
-        text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "…"

@@ -22,6 +22,7 @@ replace = msgspec.structs.replace
 
 def create_tensor(writer: Writer, name: str, *, exist_ok: bool = False, **options: Any) -> None:
     """A new tensor; rows that exist lack it (their samples are missing)."""
+    name = check_tensor_name(name)
     with writer.lock:
         if name in writer.snapshot.definitions:
             if exist_ok:
@@ -64,7 +65,7 @@ def _with_names(now: TensorDef, names: Sequence[str], at: Snapshot) -> TensorDef
 def rename_tensor(writer: Writer, name: str, new: str) -> None:
     """Another name for a tensor; columns are bound to its field id, so no data is touched."""
     with writer.lock:
-        check_tensor_name(new)
+        new = check_tensor_name(new)
         writer.definition(name)
         if new in writer.snapshot.definitions:
             raise AlreadyExists(f"{writer.url} has a tensor {new!r} already")

@@ -12,7 +12,7 @@ from lakefmt.cells import Array, Cells, Dense, Encoded, Ragged, Rows, Strings
 from lakefmt.codecs import decode
 from lakefmt.errors import BadSample, InvalidInput, LakeError, ReadOnly, RowIndexError, ShapeError, UnknownClass
 from lakefmt.fragment.columns import Shape
-from lakefmt.htypes import Kind, TensorDef
+from lakefmt.htypes import Kind, TensorDef, plain_info
 from lakefmt.rowset import Rowset, resolve_rows
 from lakefmt.sample import Stored
 from lakefmt.samples import prepare_inside
@@ -32,7 +32,7 @@ class Tensor(Stored):
         self, rowset: Rowset, name: str, rows: Rows | None = None, *, single: bool = False, inside: tuple[Any, ...] = ()
     ) -> None:
         self._rowset = rowset
-        self.name = name
+        self.name = str.__str__(name)
         self._given_rows = rows
         self._is_single = single or (rows is None and rowset._single)
         self._inside = inside
@@ -451,10 +451,7 @@ class Info(MutableMapping[str, Any]):
         self._store({**self._values, **dict(*args, **values)})
 
     def _store(self, values: dict[str, Any]) -> None:
-        try:
-            clean = json.loads(json.dumps(values, allow_nan=False))
-        except (TypeError, ValueError) as e:
-            raise InvalidInput(f"info holds JSON values only: {e}") from None
+        clean = plain_info(values, "info")
         self._write(dict(clean))
         self._values = clean
 
