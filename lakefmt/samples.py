@@ -31,7 +31,7 @@ def prepare_batch(definition: TensorDef, values: Any, *, first_row: int = 0) -> 
     Returns:
         The definition (with a dtype or class names that this batch fixed) and the column.
     """
-    values = _plain(definition, values)
+    values = as_samples(definition, values, first_row)
     _refuse_masked(definition, values, first_row)
     if definition.kind is Kind.NUMERIC:
         return _numeric_batch(definition, values, first_row)
@@ -79,8 +79,8 @@ def prepare_inside(definition: TensorDef, value: Any, *, row: int = 0) -> Array:
     return _cast(definition, _as_array(definition, value, row), row)
 
 
-def _plain(definition: TensorDef, values: Any) -> Any:
-    """Foreign containers to lists, arrays or Arrow arrays."""
+def as_samples(definition: TensorDef, values: Any, first_row: int = 0) -> Any:
+    """Foreign containers to lists, arrays or (of text) Arrow arrays."""
     if isinstance(values, Stored):
         if values._is_single:
             raise InvalidInput(f"tensor {definition.name!r}: extend() takes several rows of a tensor; append() takes one")
@@ -88,19 +88,9 @@ def _plain(definition: TensorDef, values: Any) -> Any:
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
     if isinstance(values, pa.Array):
-        if definition.kind in (Kind.TEXT, Kind.JSON) and _is_arrow_text(values.type):
-            return values
-        if isinstance(values, pa.FixedShapeTensorArray):
-            return values.to_numpy_ndarray()
-        primitive = pa.types.is_integer(values.type) or pa.types.is_floating(values.type)
-        if values.null_count == 0 and primitive:
-            return values.to_numpy(zero_copy_only=False)
-        return values.to_pylist()
-    if hasattr(values, "to_numpy") and hasattr(values, "tolist"):  # a pandas Series
-        if not isinstance(values.dtype, np.dtype) and bool(values.isna().any()):
-            return _series_list(values)  # a nullable dtype: what is missing is missing, and not NaN
-        array = values.to_numpy()
-        return array if array.dtype.kind in "biuf" and definition.kind is Kind.NUMERIC else _series_list(values)
+        return _from_arrow(definition, values, first_row)
+    if hasattr(values, "to_numpy") and hasattr(values, "tolist"):
+        return _from_pandas(definition, values)
     if isinstance(values, (str, bytes, dict)) or not isinstance(values, Iterable):
         raise InvalidInput(
             f"tensor {definition.name!r}: extend() takes a list or array of samples, got {type(values).__name__} {shown(values)}; "
@@ -110,8 +100,76 @@ def _plain(definition: TensorDef, values: Any) -> Any:
 
 
 def _given(definition: TensorDef, value: Any) -> Any:
-    """One sample as a plain value, when it is one that is stored somewhere."""
-    return value._given_to(definition) if isinstance(value, Stored) else value
+    """One sample as a plain value, when it is one that is stored somewhere, or Arrow's."""
+    if isinstance(value, Stored):
+        return value._given_to(definition)
+    if isinstance(value, (pa.ListScalar, pa.LargeListScalar, pa.FixedSizeListScalar)) and value.is_valid:
+        value = value.values
+    if isinstance(value, pa.Scalar):
+        if isinstance(value, pa.FixedShapeTensorScalar):
+            return value.to_numpy() if value.is_valid else None
+        return np.asarray(value.as_py(), value.type.to_pandas_dtype()) if _numbers(value.type) and value.is_valid else value.as_py()
+    if isinstance(value, pa.ChunkedArray):
+        value = value.combine_chunks()
+    if isinstance(value, pa.Array):
+        if value.null_count == 0 and isinstance(value, pa.FixedShapeTensorArray):
+            return value.to_numpy_ndarray()
+        return value.to_numpy(zero_copy_only=False) if value.null_count == 0 and _numbers(value.type) else value.to_pylist()
+    return value
+
+
+def _numbers(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
+
+
+def _from_arrow(definition: TensorDef, values: pa.Array, first_row: int) -> Any:
+    """Samples of an Arrow array in its own dtype, missing ones as None."""
+    kind = values.type
+    if not _numbers(kind):
+        _check_arrow(definition, values, first_row)
+    if definition.kind in (Kind.TEXT, Kind.JSON) and _is_arrow_text(kind):
+        return values
+    if _numbers(kind):
+        present = values.drop_null() if values.null_count else values
+        return _with_missing(values, present.to_numpy(zero_copy_only=False))
+    tensors = isinstance(values, pa.FixedShapeTensorArray)
+    lists = values.storage if tensors else values
+    plain = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    if not any(is_kind(lists.type) for is_kind in plain) or not _numbers(lists.type.value_type) or lists.flatten().null_count:
+        return values.to_pylist()
+    if tensors:
+        return _with_missing(values, pa.ExtensionArray.from_storage(kind, lists.drop_null()).to_numpy_ndarray())
+    if pa.types.is_fixed_size_list(kind):
+        numbers = lists.flatten().to_numpy(zero_copy_only=False)
+        return _with_missing(values, numbers.reshape(len(values) - values.null_count, kind.list_size))
+    return lists.to_numpy(zero_copy_only=False).tolist()
+
+
+def _with_missing(values: pa.Array, present: Array) -> Any:
+    """The samples that are present among all of an Arrow array: as they are when that is all, else a list with None."""
+    if values.null_count == 0:
+        return present
+    samples = iter(present)
+    return [next(samples) if valid else None for valid in values.is_valid().to_pylist()]
+
+
+def _check_arrow(definition: TensorDef, values: pa.Array, first_row: int) -> None:
+    """Arrow takes texts for UTF-8 without looking."""
+    try:
+        values.validate(full=True)
+    except pa.ArrowInvalid as e:
+        raise DtypeError(f"tensor {definition.name!r}, rows from {first_row} on: the Arrow array is not valid ({e})") from e
+
+
+def _from_pandas(definition: TensorDef, values: Any) -> Any:
+    """Samples of a pandas Series or Index in its own dtype, missing ones as None; NaN of a NumPy dtype stays NaN."""
+    numbers = getattr(values.dtype, "numpy_dtype", values.dtype)
+    numeric = definition.kind is Kind.NUMERIC and isinstance(numbers, np.dtype) and numbers.kind in "biuf"
+    if isinstance(values.dtype, np.dtype) or not numeric:
+        return values.to_numpy() if numeric else _series_list(values)
+    missing = values.isna()
+    array = values.to_numpy(dtype=numbers, na_value=0)
+    return [None if m else v for v, m in zip(array, missing.tolist(), strict=True)] if bool(missing.any()) else array
 
 
 def _array_or_list(values: Any) -> Any:

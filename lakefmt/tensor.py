@@ -15,7 +15,7 @@ from lakefmt.fragment.columns import Shape
 from lakefmt.htypes import Kind, TensorDef, plain_info
 from lakefmt.rowset import Rowset, resolve_rows
 from lakefmt.sample import Stored
-from lakefmt.samples import prepare_inside
+from lakefmt.samples import as_samples, prepare_inside
 
 if TYPE_CHECKING:
     from lakefmt.dataset import Dataset
@@ -356,7 +356,7 @@ class Tensor(Stored):
                 raise RowIndexError(f"assign inside one row at a time: ds[{self.name!r}][i, …] = value")
             Tensor(self._rowset, self.name, rows, single=True)[inside] = value
             return
-        values = [value] if single else _values_for(value, len(rows))
+        values = [value] if single else _values_for(self._definition, value, len(rows))
         dataset._update(self.name, rows, values)
 
     def _set_inside(self, dataset: Dataset, key: Any, value: Any) -> None:
@@ -495,12 +495,12 @@ def _common(shapes: Sequence[Shape | None]) -> tuple[int | None, ...]:
     return tuple(d[0] if len(set(d)) == 1 else None for d in zip(*present, strict=True))
 
 
-def _values_for(value: Any, rows: int) -> Any:
+def _values_for(definition: TensorDef, value: Any, rows: int) -> Any:
     """Values for several rows: a sequence of as many, or one scalar for all."""
     if isinstance(value, Tensor) and not value._is_single:
         return value
-    if np.isscalar(value) or value is None or (isinstance(value, np.ndarray) and value.ndim == 0):
+    if np.isscalar(value) or value is None or (hasattr(value, "shape") and np.shape(value) == ()):
         return [value] * rows
     if isinstance(value, dict) or not hasattr(value, "__iter__"):
         raise InvalidInput(f"{rows} rows take a sequence of as many samples, got {type(value).__name__}; assign one row at a time")
-    return list(value)
+    return list(value) if isinstance(value, Tensor) else as_samples(definition, value)
