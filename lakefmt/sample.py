@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from lakefmt.cells import Array
-from lakefmt.codecs import decode, read_header, sniff
+from lakefmt.codecs import decode_foreign, read_header, sniff
 from lakefmt.errors import BadSample, InvalidInput, MissingExtra, NotFound, StoreError
 from lakefmt.htypes import TensorDef
+
+T = TypeVar("T")
 
 
 class Stored(ABC):
@@ -64,18 +67,18 @@ class Sample:
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the decoded image, from its header."""
-        try:
-            data = self.data
-            return read_header(self.codec_of(data), data)
-        except BadSample as e:
-            raise BadSample(f"{self._name()}: {e}") from e
+        return self._through(read_header)
 
     @property
     def array(self) -> Array:
         """The decoded pixels, uint8 (H, W) or (H, W, C)."""
+        return self._through(decode_foreign)
+
+    def _through(self, read: Callable[[str, bytes], T]) -> T:
+        data = self.data
+        codec = self.codec_of(data)
         try:
-            data = self.data
-            return decode(self.codec_of(data), data)
+            return read(codec, data)
         except BadSample as e:
             raise BadSample(f"{self._name()}: {e}") from e
 

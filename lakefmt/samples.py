@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from lakefmt.cells import Array
-from lakefmt.codecs import decode, encode, read_header, sniff
+from lakefmt.codecs import decode_foreign, encode, pil_pixels, read_header, refuse_huge
 from lakefmt.errors import BadSample, DtypeError, InvalidInput, MissingExtra, ShapeError, UnknownClass
 from lakefmt.fragment.columns import BytesColumn, Column, NumericColumn, TextColumn, missing_column, new_column
 from lakefmt.htypes import HTYPES, NUMERIC_DTYPES, Kind, TensorDef, extend_class_names, holds, json_text, plain_text, shown
@@ -235,6 +235,8 @@ def _numeric(definition: TensorDef, value: Any, row: int) -> tuple[TensorDef, Ar
     """One numeric sample as an array of the tensor's dtype."""
     if isinstance(value, Sample):
         value = value.array
+    elif definition.htype == "image" and _is_pil(value):
+        value = _raw_pixels(definition, value, row)
     array = _as_array(definition, value, row)
     if definition.dtype is None:
         definition = _typed(definition, array.dtype)
@@ -499,27 +501,31 @@ def _encoded(definition: TensorDef, value: Any, row: int) -> tuple[bytes | None,
     assert codec is not None
     where = f"tensor {definition.name!r}, row {row}"
     try:
+        if isinstance(value, (bytes, memoryview, bytearray)):
+            value = Sample(bytes(value))
         if isinstance(value, Sample):
             data = value.data
             found = value.codec_of(data)
-            data = data if found == codec else encode(codec, decode(found, data), where)
-        elif isinstance(value, (bytes, memoryview, bytearray)):
-            data = bytes(value)
-            data = data if sniff(data) == codec else encode(codec, Sample(data).array, where)
+            if found != codec:
+                data = encode(codec, decode_foreign(found, data), where)
         else:
-            data = encode(codec, _pixels(value, where), where)
+            data = encode(codec, _pixels(definition, value, row), where)
         shape = read_header(codec, data)
+        if codec == "png" and isinstance(value, Sample):
+            refuse_huge(shape)
     except BadSample as e:
         raise BadSample(f"{where}: {e}. Leave the file out, or repair it") from e
     _check_shape(definition, shape, row)
     return data, shape
 
 
-def _pixels(value: Any, where: str) -> Array:
+def _pixels(definition: TensorDef, value: Any, row: int) -> Array:
+    where = f"tensor {definition.name!r}, row {row}"
     if isinstance(value, str):
         raise DtypeError(f"{where}: got the str {shown(value)}; for an image file append lakefmt.read({shown(value)})")
-    if hasattr(value, "mode") and hasattr(value, "convert") and value.mode not in ("L", "RGB", "RGBA"):
-        value = value.convert("RGB")  # a Pillow image of palette indices, CMYK, ...
+    if _is_pil(value):
+        return pil_pixels(value)
+    _refuse_masked(definition, value, row)
     try:
         array = np.asarray(value)
     except (ValueError, TypeError, RuntimeError, MissingExtra) as e:
@@ -529,3 +535,15 @@ def _pixels(value: Any, where: str) -> Array:
     if array.dtype.kind in "iu" and array.dtype != np.uint8 and array.size and array.min() >= 0 and array.max() <= 255:
         array = array.astype(np.uint8)
     return array
+
+
+def _raw_pixels(definition: TensorDef, image: Any, row: int) -> Array:
+    try:
+        return pil_pixels(image)
+    except BadSample as e:
+        raise BadSample(f"tensor {definition.name!r}, row {row}: {e}") from e
+
+
+def _is_pil(value: Any) -> bool:
+    """Whether it is a Pillow image (Pillow is not imported for that)."""
+    return hasattr(value, "mode") and hasattr(value, "getbands") and hasattr(value, "convert")

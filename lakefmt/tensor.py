@@ -10,7 +10,7 @@ import numpy as np
 
 from lakefmt.cells import Array, Cells, Dense, Encoded, Ragged, Rows, Strings
 from lakefmt.codecs import decode
-from lakefmt.errors import BadSample, InvalidInput, LakeError, ReadOnly, RowIndexError, ShapeError, UnknownClass
+from lakefmt.errors import BadSample, InvalidInput, LakeError, ReadOnly, RowIndexError, ShapeError, UnequalLengths, UnknownClass
 from lakefmt.fragment.columns import Shape
 from lakefmt.htypes import Kind, TensorDef, plain_info
 from lakefmt.rowset import Rowset, resolve_rows
@@ -349,15 +349,38 @@ class Tensor(Stored):
         inside: Any = None
         if isinstance(key, tuple):
             key, inside = key[0], key[1:]
+        if self._given_rows is None and len(self) < len(dataset):
+            self._set_short(dataset, key, inside, value)
+            return
         rows, single = resolve_rows(key, len(self))
-        rows = rows if self._given_rows is None else self._given_rows[rows]
+        self._set_rows(dataset, rows if self._given_rows is None else self._given_rows[rows], single, inside, value)
+
+    def _set_rows(self, dataset: Dataset, rows: Rows, single: bool, inside: Any, value: Any) -> None:
         if inside:
             if not single:
                 raise RowIndexError(f"assign inside one row at a time: ds[{self.name!r}][i, …] = value")
             Tensor(self._rowset, self.name, rows, single=True)[inside] = value
             return
-        values = [value] if single else _values_for(self._definition, value, len(rows))
-        dataset._update(self.name, rows, values)
+        dataset._update(self.name, rows, [value] if single else _values_for(self._definition, value, len(rows)))
+
+    def _set_short(self, dataset: Dataset, key: Any, inside: Any, value: Any) -> None:
+        """Assign to a tensor that is shorter than its dataset: positions are rows of the dataset, and those between stay missing.
+        A mask, or samples, as many as the tensor has are for just these.
+        """
+        length = len(self)
+        flags = isinstance(key, list) and bool(key) and all(isinstance(k, (bool, np.bool_)) for k in key)
+        mask = flags or (isinstance(key, np.ndarray) and key.ndim == 1 and key.dtype == bool)
+        rows, single = resolve_rows(key, length if mask and len(key) == length else len(dataset))
+        if not single and not inside:
+            value = _values_for(self._definition, value, len(rows))
+            own = resolve_rows(key, length)[0] if isinstance(key, slice) or key is Ellipsis else rows
+            if len(value) not in (len(rows), len(own)):
+                raise UnequalLengths(
+                    f"tensor {self.name!r}: {len(value)} samples fit neither the {len(rows)} rows of the dataset that {key!r} "
+                    f"means nor the {len(own)} that the tensor has of them"
+                )
+            rows = rows if len(value) == len(rows) else own
+        self._set_rows(dataset, rows, single, inside, value)
 
     def _set_inside(self, dataset: Dataset, key: Any, value: Any) -> None:
         sample = Tensor(self._rowset, self.name, self._rows, single=True).numpy()

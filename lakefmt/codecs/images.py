@@ -20,9 +20,14 @@ from lakefmt.errors import BadSample, InvalidInput, MissingExtra, ShapeError
 Allocate: TypeAlias = Callable[[tuple[int, ...], str], Array]
 
 _MAGICS = ((b"\xff\xd8\xff", "jpeg"), (b"\x89PNG\r\n\x1a\n", "png"))
-_KEEP = {"L": "L", "RGB": "RGB", "RGBA": "RGBA", "1": "L", "LA": "RGBA", "CMYK": "RGB", "YCbCr": "RGB"}
+_KEEP = {
+    "L": "L", "RGB": "RGB", "RGBA": "RGBA", "1": "L", "LA": "RGBA", "La": "RGBA", "PA": "RGBA", "RGBa": "RGBA", "RGBX": "RGB",
+    "CMYK": "RGB", "YCbCr": "RGB", "LAB": "RGB", "HSV": "RGB",
+}  # fmt: skip
 #: Quality for arrays encoded by us; bytes given as JPEG are kept verbatim.
 JPEG_QUALITY = 95
+#: Pixels a side that libjpeg goes to.
+JPEG_SIDE_MAX = 65_500
 
 
 def sniff(data: bytes | memoryview) -> str | None:
@@ -92,6 +97,41 @@ def decode_pil(codec: str, data: bytes | memoryview) -> Any:
         return _converted(image, codec, data)
 
 
+def pil_pixels(image: Any) -> Array:
+    """Pixels of a ``PIL.Image.Image``, as those of a file of the same image: palettes become colour, transparency stays.
+
+    Raises:
+        BadSample: it has more than 8 bits a channel, or its file does not decode.
+    """
+    mode = _mode(image)
+    try:
+        image = image.convert("LA") if image.mode == "La" else image
+        return np.asarray(image if image.mode == mode else image.convert(mode))
+    except (OSError, SyntaxError, ValueError) as e:
+        raise BadSample(f"an image of mode {image.mode!r} that does not decode ({e})") from e
+
+
+def decode_foreign(codec: str, data: bytes | memoryview) -> Array:
+    """Decode what others encoded: a PNG of more pixels than Pillow opens is refused, as a small file can claim any size."""
+    if codec == "png":
+        refuse_huge(read_header(codec, data))
+    return decode(codec, data)
+
+
+def refuse_huge(shape: tuple[int, ...]) -> None:
+    """Refuse more pixels than Pillow's own bound.
+
+    Raises:
+        BadSample: too many.
+    """
+    bound = _pillow().MAX_IMAGE_PIXELS
+    if bound is not None and shape[0] * shape[1] > 2 * bound:
+        raise BadSample(
+            f"an image of {shape[1]} x {shape[0]} pixels, more than the {2 * bound} that Pillow opens; if it is genuine, give its "
+            "pixels as an array, or raise PIL.Image.MAX_IMAGE_PIXELS"
+        )
+
+
 def _decode_jpeg(data: bytes | memoryview, allocate: Allocate | None) -> Array | None:
     simplejpeg = _simplejpeg()
     try:
@@ -124,6 +164,8 @@ def encode(codec: str, array: Array, what: str = "an image") -> bytes:
         raise ShapeError(f"{what}: shape {array.shape} is no image that {codec.upper()} can hold; use (H, W) or (H, W, 3)")
     array = np.ascontiguousarray(array)
     if codec == "jpeg":
+        if max(array.shape[:2]) > JPEG_SIDE_MAX:
+            raise ShapeError(f"{what}: shape {array.shape} is more than the {JPEG_SIDE_MAX} pixels a side of a JPEG; use 'png'")
         space = "GRAY" if channels == 1 else "RGB"
         pixels = array[:, :, None] if channels == 1 else array
         return bytes(_simplejpeg().encode_jpeg(pixels, quality=JPEG_QUALITY, colorspace=space))
@@ -142,15 +184,21 @@ def _converted(image: Any, codec: str, data: bytes | memoryview) -> Any:
 
 
 def _open(codec: str, data: bytes | memoryview) -> Any:
+    """A Pillow image whose header is read. Made by its class and not by ``Image.open``, which bounds the pixels: what we encoded
+    ourselves may have any number of them.
+    """
+    _pillow()
+    from PIL import JpegImagePlugin, PngImagePlugin
+
     try:
-        return _pillow().open(io.BytesIO(data), formats=[codec.upper()])
+        return (PngImagePlugin.PngImageFile if codec == "png" else JpegImagePlugin.JpegImageFile)(io.BytesIO(data))
     except (OSError, SyntaxError, ValueError) as e:
         raise BadSample(f"{len(data)} bytes that do not decode as {codec.upper()} ({e})") from e
 
 
 def _mode(image: Any) -> str:
     if image.mode == "P":
-        return "RGBA" if "transparency" in image.info else "RGB"
+        return "RGBA" if "transparency" in image.info or getattr(image.palette, "mode", "") == "RGBA" else "RGB"
     if image.mode not in _KEEP:
         raise BadSample(
             f"an image of mode {image.mode!r} has more than 8 bits a channel; keep its pixels in a tensor of htype 'generic'"
