@@ -248,11 +248,13 @@ def define_tensor(
         compression=compression,
         class_names=names,
         open_labels=row.labels and (class_names is None if allow_new_labels is None else bool(allow_new_labels)),
-        info=_info(name, info),
+        info=_info(name, row, info),
     )
 
 
-def _info(name: str, info: Mapping[str, Any] | None) -> dict[str, Any]:
+def _info(name: str, row: Htype, info: Mapping[str, Any] | None) -> dict[str, Any]:
+    if info is not None and row.labels and "class_names" in info:
+        raise InvalidInput(f"create_tensor({name!r}): class names are not info; give class_names=")
     if info is not None and not isinstance(info, Mapping):
         raise InvalidInput(f"create_tensor({name!r}): info is a dict of JSON values, got {shown(info)}")
     return plain_info(info or {}, f"create_tensor({name!r}): info")
@@ -264,8 +266,9 @@ def plain_info(info: Mapping[str, Any], what: str) -> dict[str, Any]:
 
 
 def _class_names(name: str, names: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(names, str) or not hasattr(names, "__len__") or not all(isinstance(n, str) for n in names):
-        raise InvalidInput(f"tensor {name!r}: class_names must be a list of str, got {names!r}")
+    unordered = isinstance(names, (str, set, frozenset, Mapping))
+    if unordered or not hasattr(names, "__len__") or getattr(names, "ndim", 1) != 1 or not all(isinstance(n, str) for n in names):
+        raise InvalidInput(f"tensor {name!r}: class_names must be a list of str, in the order of their ids, got {shown(names)}")
     plain = tuple(plain_text(n, f"tensor {name!r}: class name") for n in names)
     if len(set(plain)) != len(plain):
         doubled = sorted(n for n, k in Counter(plain).items() if k > 1)

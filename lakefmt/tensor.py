@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,9 +11,20 @@ import numpy as np
 
 from lakefmt.cells import Array, Cells, Dense, Encoded, Ragged, Rows, Strings
 from lakefmt.codecs import decode
-from lakefmt.errors import BadSample, InvalidInput, LakeError, ReadOnly, RowIndexError, ShapeError, UnequalLengths, UnknownClass
+from lakefmt.errors import (
+    BadSample,
+    InvalidInput,
+    LakeError,
+    NotFound,
+    ReadOnly,
+    RowIndexError,
+    ShapeError,
+    UnequalLengths,
+    UnknownClass,
+    nearest,
+)
 from lakefmt.fragment.columns import Shape
-from lakefmt.htypes import Kind, TensorDef, plain_info
+from lakefmt.htypes import Kind, TensorDef, plain_info, shown
 from lakefmt.rowset import Rowset, resolve_rows
 from lakefmt.sample import Stored
 from lakefmt.samples import as_samples, prepare_inside
@@ -75,13 +87,20 @@ class Tensor(Stored):
 
     def _write_info(self, values: dict[str, Any]) -> None:
         definition = self._definition
-        names = values.pop("class_names", None)
-        if names is not None and definition.is_label and list(names) != list(definition.class_names or ()):
-            have = list(definition.class_names or ())
-            if list(names)[: len(have)] != have:
-                raise InvalidInput(f"tensor {self.name!r}: class ids are stored, so class_names may only be added to, not changed")
-            self.add_class_names(*list(names)[len(have) :])
-        self._dataset()._edit_tensor(self.name, info=values)
+        if definition.is_label:
+            self._write_class_names(values.pop("class_names", None), list(definition.class_names or ()))
+        elif "class_names" in values and values["class_names"] != definition.info.get("class_names"):
+            raise InvalidInput(f"tensor {self.name!r} has htype {self.htype!r}; only class_label tensors have class_names")
+        if values != definition.info:
+            self._dataset()._edit_tensor(self.name, info=values)
+
+    def _write_class_names(self, names: Any, have: Sequence[str]) -> None:
+        if not isinstance(names, Sequence) or isinstance(names, str) or not all(isinstance(n, str) for n in names):
+            raise InvalidInput(f"tensor {self.name!r}: class_names is a list of str and stays there, got {shown(names)}")
+        if names[: len(have)] != have:
+            raise InvalidInput(f"tensor {self.name!r}: class ids are stored, so class_names may only be added to, not changed")
+        if len(names) > len(have):
+            self.add_class_names(*names[len(have) :])
 
     def add_class_names(self, *names: str) -> None:
         """Add classes at the end of the list of names."""
@@ -444,19 +463,29 @@ class Tensor(Stored):
 
 
 class Info(MutableMapping[str, Any]):
-    """Metadata that is stored as soon as it changes, and versioned like everything else."""
+    """Metadata that is stored as soon as it changes, and versioned like everything else.
+
+    Values that are read are copies: to change something inside one, assign it back, ``info["key"] = value``.
+    """
 
     def __init__(self, values: dict[str, Any], write: Any) -> None:
-        self._values, self._write = values, write
+        self._values, self._write = copy.deepcopy(values), write
 
     def __getitem__(self, key: str) -> Any:
-        return self._values[key]
+        self._check(key)
+        return copy.deepcopy(self._values[key])
+
+    def _check(self, key: Any) -> None:
+        if not isinstance(key, str) or key not in self._values:
+            remedy = nearest(key, self._values) if isinstance(key, str) else "its keys are str"
+            raise NotFound(f"info has no {shown(key)}; {remedy}")
 
     def __setitem__(self, key: str, value: Any) -> None:
         self.update({key: value})
 
     def __delitem__(self, key: str) -> None:
-        self._store({k: v for k, v in self._values.items() if k != key} if key in self._values else self._values[key])
+        self._check(key)
+        self._store({k: v for k, v in self._values.items() if k != key})
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
@@ -467,11 +496,15 @@ class Info(MutableMapping[str, Any]):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name not in self._values:
             raise AttributeError(f"info has no {name!r}; it has {sorted(self._values)}")
-        return self._values[name]
+        return self[name]
 
     def update(self, *args: Any, **values: Any) -> None:
         """Change several entries as one version."""
-        self._store({**self._values, **dict(*args, **values)})
+        try:
+            given = dict(*args, **values)
+        except (TypeError, ValueError) as e:
+            raise InvalidInput(f"info.update() takes what dict() does, got {shown(args)} ({e})") from e
+        self._store({**self._values, **given})
 
     def _store(self, values: dict[str, Any]) -> None:
         clean = plain_info(values, "info")
