@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
+
+import pyarrow as pa
 
 from lakefmt.cells import Array
 from lakefmt.codecs import decode_foreign, read_header, sniff
@@ -23,6 +25,17 @@ class Stored(ABC):
     @abstractmethod
     def _given_to(self, definition: TensorDef) -> Any:
         """What to store in a tensor: one sample, or a list, array or Arrow array of them."""
+
+
+def are_samples(values: Any) -> bool:
+    """Whether something holds samples in an order: it is not one sample, a table, or what has keys or no order."""
+    if isinstance(values, Stored):
+        return not values._is_single
+    if isinstance(values, (str, bytes, bytearray, Mapping, set, frozenset, pa.Scalar, pa.Table, pa.RecordBatch)):
+        return False
+    of_tuples = getattr(values, "nlevels", 1) != 1  # a pandas MultiIndex
+    one = hasattr(values, "shape") and len(values.shape) == 0
+    return isinstance(values, Iterable) and not of_tuples and not one
 
 
 class Sample:

@@ -5,7 +5,7 @@ Nothing is stored here; a failed check leaves everything as it was. Errors name 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -17,7 +17,7 @@ from lakefmt.codecs import decode_foreign, encode, pil_pixels, read_header, refu
 from lakefmt.errors import BadSample, DtypeError, InvalidInput, MissingExtra, ShapeError, UnknownClass
 from lakefmt.fragment.columns import BytesColumn, Column, NumericColumn, TextColumn, missing_column, new_column
 from lakefmt.htypes import HTYPES, NUMERIC_DTYPES, Kind, TensorDef, extend_class_names, holds, json_text, plain_text, shown
-from lakefmt.sample import Sample, Stored
+from lakefmt.sample import Sample, Stored, are_samples
 
 
 def prepare_batch(definition: TensorDef, values: Any, *, first_row: int = 0) -> tuple[TensorDef, Column]:
@@ -81,9 +81,12 @@ def prepare_inside(definition: TensorDef, value: Any, *, row: int = 0) -> Array:
 
 def as_samples(definition: TensorDef, values: Any, first_row: int = 0) -> Any:
     """Foreign containers to lists, arrays or (of text) Arrow arrays."""
+    if not are_samples(values):
+        raise InvalidInput(
+            f"tensor {definition.name!r}: extend() takes a list or array of samples, got {type(values).__name__} {shown(values)}; "
+            "append() takes one sample"
+        )
     if isinstance(values, Stored):
-        if values._is_single:
-            raise InvalidInput(f"tensor {definition.name!r}: extend() takes several rows of a tensor; append() takes one")
         values = values._given_to(definition)
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
@@ -91,11 +94,6 @@ def as_samples(definition: TensorDef, values: Any, first_row: int = 0) -> Any:
         return _from_arrow(definition, values, first_row)
     if hasattr(values, "to_numpy") and hasattr(values, "tolist"):
         return _from_pandas(definition, values)
-    if isinstance(values, (str, bytes, dict)) or not isinstance(values, Iterable):
-        raise InvalidInput(
-            f"tensor {definition.name!r}: extend() takes a list or array of samples, got {type(values).__name__} {shown(values)}; "
-            "use append() for one sample"
-        )
     return values if isinstance(values, (list, np.ndarray)) else _array_or_list(values)
 
 

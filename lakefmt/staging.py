@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeAlias
@@ -11,7 +12,7 @@ import pyarrow as pa
 from lakefmt.errors import InvalidInput
 from lakefmt.fragment.columns import Column
 from lakefmt.htypes import TensorDef
-from lakefmt.sample import Stored
+from lakefmt.sample import are_samples
 from lakefmt.versioning.changes import Change
 
 Columns: TypeAlias = Sequence[tuple[TensorDef, Column]]
@@ -59,23 +60,24 @@ def as_columns(given: Any) -> Mapping[str, Any]:
         if len(set(given.schema.names)) < len(given.schema.names):
             raise InvalidInput(f"extend(): the table has columns of one name: {given.schema.names}")
         return {n: given.column(i) for i, n in enumerate(given.schema.names)}
-    if isinstance(given, Mapping):
-        bad = [k for k, v in given.items() if not _is_column(v)]
-        if bad:
-            raise InvalidInput(
-                f"extend(): {bad[0]!r} is {type(given[bad[0]]).__name__}, not a sequence of samples; append() takes one row"
-            )
-        return given
     if hasattr(given, "columns") and hasattr(given, "iloc"):
-        return {str(c): given[c] for c in given.columns}
+        names = [str(c) for c in given.columns]
+        if len(set(names)) < len(names):
+            raise InvalidInput(f"extend(): the DataFrame has columns of one name: {names}")
+        return {n: given.iloc[:, i] for i, n in enumerate(names)}
+    if isinstance(given, Mapping):
+        return {n: as_column(n, values) for n, values in given.items()}
     raise InvalidInput(f"extend() takes a dict of columns, an Arrow table or a DataFrame, got {type(given).__name__}")
 
 
-def _is_column(values: Any) -> bool:
-    if isinstance(values, Stored):
-        return not values._is_single
-    sequence = hasattr(values, "__len__") and hasattr(values, "__getitem__") and not isinstance(values, (str, bytes, dict))
-    return sequence and not (hasattr(values, "shape") and len(values.shape) == 0)
+def as_column(name: str, values: Any) -> Any:
+    """Samples that can be counted and sliced."""
+    if not are_samples(values) or not hasattr(values, "__len__") or not hasattr(values, "__getitem__"):
+        raise InvalidInput(
+            f"extend(): {name!r} is {type(values).__name__}, not a sequence of samples; give a list or an array. append() takes "
+            "one row"
+        )
+    return list(values) if isinstance(values, deque) else values
 
 
 def step_rows(values: Mapping[str, Any], rows: int, fragment_nbytes: int) -> int:

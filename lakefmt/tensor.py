@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
+from collections import deque
 from collections.abc import Iterator, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from lakefmt.cells import Array, Cells, Dense, Encoded, Ragged, Rows, Strings
 from lakefmt.codecs import decode
@@ -26,8 +28,9 @@ from lakefmt.errors import (
 from lakefmt.fragment.columns import Shape
 from lakefmt.htypes import Kind, TensorDef, plain_info, shown
 from lakefmt.rowset import Rowset, resolve_rows
-from lakefmt.sample import Stored
+from lakefmt.sample import Stored, are_samples
 from lakefmt.samples import as_samples, prepare_inside
+from lakefmt.staging import as_column
 
 if TYPE_CHECKING:
     from lakefmt.dataset import Dataset
@@ -354,7 +357,9 @@ class Tensor(Stored):
     def extend(self, samples: Any) -> None:
         """Append samples to this tensor alone."""
         self._whole("extend")
-        self._dataset()._extend_tensor(self.name, samples)
+        if isinstance(samples, deque) or (are_samples(samples) and not hasattr(samples, "__getitem__")):
+            samples = list(samples)
+        self._dataset()._extend_tensor(self.name, as_column(self.name, samples))
 
     def _whole(self, what: str) -> None:
         if self._given_rows is not None:
@@ -553,10 +558,10 @@ def _common(shapes: Sequence[Shape | None]) -> tuple[int | None, ...]:
 
 def _values_for(definition: TensorDef, value: Any, rows: int) -> Any:
     """Values for several rows: a sequence of as many, or one scalar for all."""
-    if isinstance(value, Tensor) and not value._is_single:
-        return value
-    if np.isscalar(value) or value is None or (hasattr(value, "shape") and np.shape(value) == ()):
+    if isinstance(value, Tensor):
+        return list(value) if value._is_single else value
+    if np.isscalar(value) or value is None or isinstance(value, pa.Scalar) or (hasattr(value, "shape") and np.shape(value) == ()):
         return [value] * rows
-    if isinstance(value, dict) or not hasattr(value, "__iter__"):
+    if not are_samples(value):
         raise InvalidInput(f"{rows} rows take a sequence of as many samples, got {type(value).__name__}; assign one row at a time")
-    return list(value) if isinstance(value, Tensor) else as_samples(definition, value)
+    return as_samples(definition, value)
