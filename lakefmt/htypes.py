@@ -8,6 +8,7 @@ object (never in a data file). How its samples are laid out in Parquet follows f
 from __future__ import annotations
 
 import json
+import math
 import operator
 import re
 from collections import Counter
@@ -59,6 +60,9 @@ HTYPES: Mapping[str, Htype] = {
 NUMERIC_DTYPES = (
     "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64",
 )  # fmt: skip
+
+#: Dimensions of a sample: those that a NumPy array may have, but for that of the rows.
+NDIM_MAX = 31 if np.lib.NumpyVersion(np.__version__) < "2.0.0" else 63
 
 CODEC_ALIASES = {"jpg": "jpeg", "JPEG": "jpeg", "JPG": "jpeg", "PNG": "png"}
 
@@ -239,11 +243,15 @@ def define_tensor(
     if class_names is not None and not row.labels:
         raise InvalidInput(f"create_tensor({name!r}): class_names belong to htype 'class_label', not {key!r}")
     names = None if not row.labels else _class_names(name, () if class_names is None else class_names)
+    if allow_new_labels is not None and not (row.labels and isinstance(allow_new_labels, (bool, np.bool_))):
+        raise InvalidInput(f"create_tensor({name!r}): allow_new_labels is True or False, and of htype 'class_label' only")
+    dtype = _dtype(name, row, dtype)
+    _check_room(name, names, dtype)
     return TensorDef(
         id=field_id,
         name=name,
         htype=key,
-        dtype=_dtype(name, row, dtype),
+        dtype=dtype,
         shape=_shape(name, row, shape),
         compression=compression,
         class_names=names,
@@ -289,12 +297,16 @@ def extend_class_names(definition: TensorDef, names: Sequence[str]) -> TensorDef
     added = _class_names(definition.name, tuple(n for n in dict.fromkeys(names) if n not in known))
     if not added:
         return definition
-    if definition.dtype is not None and len(have) + len(added) > np.iinfo(definition.dtype).max + 1:
-        raise DtypeError(
-            f"tensor {definition.name!r}: {len(have) + len(added)} classes are more than {definition.dtype} can number; "
-            f"alter_tensor({definition.name!r}, dtype=…) to a wider one first"
-        )
+    _check_room(definition.name, have + added, definition.dtype)
     return msgspec.structs.replace(definition, class_names=have + added)
+
+
+def _check_room(name: str, class_names: Sequence[str] | None, dtype: str | None) -> None:
+    if class_names and dtype is not None and len(class_names) > np.iinfo(dtype).max + 1:
+        raise DtypeError(
+            f"tensor {name!r}: {len(class_names)} classes are more than {dtype} can number; take a wider dtype "
+            f"(alter_tensor({name!r}, dtype=…) widens that of a tensor there is)"
+        )
 
 
 def _compression(name: str, row: Htype, given: Any) -> str | None:
@@ -324,10 +336,7 @@ def _dtype(name: str, row: Htype, given: Any) -> str | None:
         raise DtypeError(f"create_tensor({name!r}): htype {row.name!r} has dtype {row.dtype!r}, not {given!r}")
     if given is None:
         return row.dtype
-    try:
-        dtype: str = np.dtype(given).name
-    except TypeError:
-        raise DtypeError(f"create_tensor({name!r}): {given!r} is no NumPy dtype") from None
+    dtype = numpy_dtype(given, f"create_tensor({name!r})")
     if dtype not in NUMERIC_DTYPES:
         raise DtypeError(f"create_tensor({name!r}): dtype {dtype!r} cannot be stored; use one of {', '.join(NUMERIC_DTYPES)}")
     if row.labels and np.dtype(dtype).kind not in "iu":
@@ -337,14 +346,36 @@ def _dtype(name: str, row: Htype, given: Any) -> str | None:
     return dtype
 
 
+def numpy_dtype(given: Any, what: str) -> str:
+    """Name of a NumPy dtype.
+
+    Args:
+        what: the call, for the error.
+    """
+    try:
+        if isinstance(given, str) and not given.isprintable():
+            raise ValueError("not printable")  # of a NUL NumPy makes bool
+        return str(np.dtype(given).name)
+    except (TypeError, ValueError, SyntaxError):
+        raise DtypeError(f"{what}: {shown(given)} is no NumPy dtype") from None
+
+
 def _shape(name: str, row: Htype, given: Sequence[int | None] | None) -> tuple[int | None, ...] | None:
     if given is None:
         return None
     try:
-        given = (given,) if isinstance(given, int) else given
+        if isinstance(given, (bool, str, bytes, Mapping, set, frozenset)):
+            raise TypeError
+        given = (int(given),) if isinstance(given, (int, np.integer)) else tuple(given)
+        if any(isinstance(d, (bool, np.bool_)) for d in given):
+            raise TypeError
         shape = tuple(None if d is None else operator.index(d) for d in given)
     except TypeError:
-        raise ShapeError(f"create_tensor({name!r}): {given!r} is no shape; give a tuple of ints, None for what varies") from None
+        raise ShapeError(
+            f"create_tensor({name!r}): {shown(given)} is no shape; give a tuple of ints, None for what varies"
+        ) from None
+    if len(shape) > NDIM_MAX or math.prod(d for d in shape if d) > np.iinfo(np.int64).max // 8:
+        raise ShapeError(f"create_tensor({name!r}): no array has the shape {shown(shape)}")
     if any(d is not None and d < 0 for d in shape):
         raise ShapeError(f"create_tensor({name!r}): shape {shape} has a negative dimension")
     if row.kind in (Kind.TEXT, Kind.JSON):

@@ -12,7 +12,7 @@ import numpy as np
 from lakefmt.cells import Array, Cells, Rows
 from lakefmt.errors import InvalidInput, NoSuchTensor, RowIndexError, nearest
 from lakefmt.fragment.columns import Shape
-from lakefmt.htypes import TensorDef
+from lakefmt.htypes import TensorDef, shown
 from lakefmt.rows import RowSource
 
 if TYPE_CHECKING:
@@ -225,21 +225,24 @@ def resolve_rows(key: Any, length: int) -> tuple[Rows, bool]:
     if isinstance(key, (int, np.integer)) and not isinstance(key, (bool, np.bool_)):
         row = int(key) + length if key < 0 else int(key)
         if not 0 <= row < length:
-            raise RowIndexError(f"row {int(key)} is outside the {length} rows there are")
+            raise RowIndexError(f"row {shown(int(key))} is outside the {length} rows there are")
         return np.array([row]), True
+    if key is Ellipsis or (isinstance(key, tuple) and not key):
+        return np.arange(length), False
     if isinstance(key, slice):
         try:
-            return np.arange(*key.indices(length)), False
+            start, stop, step = key.indices(length)
         except (TypeError, ValueError) as e:
             raise RowIndexError(f"{key!r} is no slice of rows: {e}") from None
-    if key is Ellipsis:
-        return np.arange(length), False
+        return np.arange(start, stop, max(-length - 1, min(length + 1, step))), False
     try:
         array = np.asarray(key)
     except ValueError:
         array = np.empty((), object)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iub"):
-        raise RowIndexError(f"{key!r} is no row index: use an int, a slice, or a one-dimensional list or array of ints or bools")
+        raise RowIndexError(
+            f"{shown(key)} is no row index: use an int, a slice, or a one-dimensional list or array of ints or bools"
+        )
     if array.dtype.kind == "b":
         if len(array) != length:
             raise RowIndexError(f"a mask of {len(array)} booleans does not fit {length} rows")

@@ -16,7 +16,18 @@ from lakefmt.cells import Array
 from lakefmt.codecs import decode_foreign, encode, pil_pixels, read_header, refuse_huge
 from lakefmt.errors import BadSample, DtypeError, InvalidInput, MissingExtra, ShapeError, UnknownClass
 from lakefmt.fragment.columns import BytesColumn, Column, NumericColumn, TextColumn, missing_column, new_column
-from lakefmt.htypes import HTYPES, NUMERIC_DTYPES, Kind, TensorDef, extend_class_names, holds, json_text, plain_text, shown
+from lakefmt.htypes import (
+    HTYPES,
+    NDIM_MAX,
+    NUMERIC_DTYPES,
+    Kind,
+    TensorDef,
+    extend_class_names,
+    holds,
+    json_text,
+    plain_text,
+    shown,
+)
 from lakefmt.sample import Sample, Stored, are_samples
 
 
@@ -302,6 +313,8 @@ def _check_shape(definition: TensorDef, shape: tuple[int, ...], row: int) -> Non
             f"tensor {definition.name!r}, row {row}: a sample of htype {definition.htype!r} has "
             f"{' or '.join(map(str, allowed))} dimensions, this one has shape {tuple(shape)}"
         )
+    if len(shape) > NDIM_MAX:
+        raise ShapeError(f"tensor {definition.name!r}, row {row}: a sample of {len(shape)} dimensions; {NDIM_MAX} are possible")
     if declared is None:
         return
     fits = len(shape) == len(declared) and all(d is None or d == s for d, s in zip(declared, shape, strict=True))

@@ -10,7 +10,18 @@ import msgspec
 import numpy as np
 
 from lakefmt.errors import AlreadyExists, Conflict, DtypeError, InvalidInput, UnknownClass
-from lakefmt.htypes import HTYPES, NUMERIC_DTYPES, Kind, TensorDef, check_tensor_name, define_tensor, extend_class_names, holds
+from lakefmt.htypes import (
+    HTYPES,
+    NUMERIC_DTYPES,
+    Kind,
+    TensorDef,
+    check_tensor_name,
+    define_tensor,
+    extend_class_names,
+    holds,
+    numpy_dtype,
+    shown,
+)
 from lakefmt.snapshot import Snapshot
 from lakefmt.versioning.changes import AddTensor, Change, DropTensor, Edit, EditTensor, SetInfo
 from lakefmt.versioning.log import Transaction
@@ -23,6 +34,8 @@ replace = msgspec.structs.replace
 def create_tensor(writer: Writer, name: str, *, exist_ok: bool = False, **options: Any) -> None:
     """A new tensor; rows that exist lack it (their samples are missing)."""
     name = check_tensor_name(name)
+    if not isinstance(exist_ok, (bool, np.bool_)):
+        raise InvalidInput(f"create_tensor({name!r}): exist_ok is True or False, got {shown(exist_ok)}")
     with writer.lock:
         if name in writer.snapshot.definitions:
             if exist_ok:
@@ -122,10 +135,7 @@ def _now(state: State, field_id: int, name: str) -> TensorDef:
 
 
 def _widened(now: TensorDef, dtype: Any) -> TensorDef:
-    try:
-        target: str = np.dtype(dtype).name
-    except TypeError:
-        raise DtypeError(f"alter_tensor({now.name!r}): {dtype!r} is no NumPy dtype") from None
+    target = numpy_dtype(dtype, f"alter_tensor({now.name!r})")
     if HTYPES[now.htype].kind is not Kind.NUMERIC or target not in NUMERIC_DTYPES:
         raise DtypeError(f"alter_tensor({now.name!r}): a tensor of htype {now.htype!r} cannot have dtype {target!r}")
     if now.dtype is not None and not holds(target, now.dtype):
@@ -152,6 +162,11 @@ def _retyped(now: TensorDef, htype: str, at: Snapshot) -> TensorDef:
         raise InvalidInput(
             f"alter_tensor({now.name!r}): samples of htype {htype!r} have {' or '.join(map(str, row.ndims))} dimensions, "
             f"its samples have {ndims[0]} to {ndims[1]}"
+        )
+    if row.ndims and now.shape is not None and len(now.shape) not in row.ndims:
+        raise InvalidInput(
+            f"alter_tensor({now.name!r}): samples of htype {htype!r} have {' or '.join(map(str, row.ndims))} dimensions, "
+            f"the tensor's declared shape is {now.shape}"
         )
     if not row.labels:
         return replace(now, htype=htype, dtype=now.dtype or row.dtype, class_names=None, open_labels=False)

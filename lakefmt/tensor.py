@@ -135,7 +135,7 @@ class Tensor(Stored):
     def __getitem__(self, key: Any) -> Tensor:
         if self._is_single:
             return Tensor(self._rowset, self.name, self._rows, single=True, inside=(*self._inside, key))
-        if isinstance(key, tuple):
+        if isinstance(key, tuple) and key:
             first, rest = key[0], key[1:]
             picked = self[first]
             if not rest:
@@ -371,7 +371,7 @@ class Tensor(Stored):
             self._set_inside(dataset, key, value)
             return
         inside: Any = None
-        if isinstance(key, tuple):
+        if isinstance(key, tuple) and key:
             key, inside = key[0], key[1:]
         if self._given_rows is None and len(self) < len(dataset):
             self._set_short(dataset, key, inside, value)
@@ -397,7 +397,7 @@ class Tensor(Stored):
         rows, single = resolve_rows(key, length if mask and len(key) == length else len(dataset))
         if not single and not inside:
             value = _values_for(self._definition, value, len(rows))
-            own = resolve_rows(key, length)[0] if isinstance(key, slice) or key is Ellipsis else rows
+            own = resolve_rows(key, length)[0] if isinstance(key, (slice, tuple)) or key is Ellipsis else rows
             if len(value) not in (len(rows), len(own)):
                 raise UnequalLengths(
                     f"tensor {self.name!r}: {len(value)} samples fit neither the {len(rows)} rows of the dataset that {key!r} "
