@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lakefmt.cells import Array, Cells, Rows
-from lakefmt.errors import InvalidInput, NoSuchTensor, RowIndexError, nearest
+from lakefmt.errors import InvalidInput, NoSuchTensor, ReadOnly, RowIndexError, nearest
 from lakefmt.fragment.columns import Shape
 from lakefmt.htypes import TensorDef, shown
 from lakefmt.rows import RowSource
@@ -116,6 +116,18 @@ class Rowset(ABC):
         source = self._rows_now()
         for i in range(len(source)):
             yield View(source, np.array([i]), single=True, origin=self)
+
+    # -- writing: what only datasets do ---------------------------------------------------------------------------------
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        name = key if isinstance(key, str) else "tensor"
+        raise InvalidInput(f"samples are assigned to rows of a tensor: ds[{name!r}][3] = value, or ds[{name!r}][:] = values")
+
+    def update(self, *args: Any, **kwargs: Any) -> Any:
+        """Views are read-only."""
+        raise ReadOnly("a view is read-only: write to the dataset it comes from")
+
+    delete = pop = commit = update
 
     # -- reading through the rows' source ------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from lakefmt.errors import (
     BadSample,
     InvalidInput,
     LakeError,
+    NoSuchTensor,
     NotFound,
     ReadOnly,
     RowIndexError,
@@ -56,7 +57,11 @@ class Tensor(Stored):
 
     @property
     def _definition(self) -> TensorDef:
-        return self._rowset._definitions[self.name]
+        definitions = self._rowset._definitions
+        found = definitions.get(self.name)
+        if found is None:
+            raise NoSuchTensor(f"there is no tensor {self.name!r} any more; {nearest(self.name, definitions)}")
+        return found
 
     @property
     def htype(self) -> str:

@@ -11,7 +11,7 @@ import pytest
 from dataset_tools import contents, values
 
 import lakefmt
-from lakefmt.errors import AlreadyExists, InvalidInput, NoSuchDataset, ReadOnly
+from lakefmt.errors import AlreadyExists, InvalidInput, NoSuchDataset, NoSuchTensor, ReadOnly
 from lakefmt.testing import race_processes
 
 
@@ -274,3 +274,37 @@ def test_what_a_creator_that_died_left_does_not_block_the_place(tmp_path: Path, 
     ds = lakefmt.dataset(tmp_path / "set")
     ds.create_tensor("x", dtype="int64")
     assert list(lakefmt.load(tmp_path / "set").tensors) == ["x"]
+
+
+def test_a_handle_on_a_tensor_that_is_gone(mem_url: str) -> None:
+    ds = lakefmt.dataset(mem_url)
+    ds.create_tensor("x", dtype="int64")
+    ds.create_tensor("l", htype="class_label")
+    ds.extend({"x": [1], "l": ["a"]})
+    x, label = ds.x, ds.l[0]
+    ds.delete_tensor("x")
+    ds.delete_tensor("l")
+    for use in (
+        lambda: x.dtype, lambda: x.htype, lambda: x.info, lambda: x.shape, lambda: repr(x), lambda: x.data(), lambda: x.numpy(),
+        lambda: x.append(1), lambda: x.extend([1]), lambda: x.__setitem__(0, 1), lambda: len(x), lambda: x.class_names,
+        lambda: label.data(), lambda: label.numpy(), lambda: label.shape, lambda: x.sample_compression, lambda: x.tobytes(),
+    ):  # fmt: skip
+        with pytest.raises(NoSuchTensor, match=r"'x'|'l'"):
+            use()
+
+
+def test_writing_to_a_view(mem_url: str) -> None:
+    ds = lakefmt.dataset(mem_url)
+    ds.create_tensor("x", dtype="int64")
+    ds.extend({"x": [1, 2]})
+    view = ds[:1]
+    for use in (
+        lambda: view.update("true", {"x": 1}), lambda: view.delete("true"), lambda: view.pop(), lambda: view.commit("m"),
+        lambda: view.append({"x": 1}), lambda: view.x.append(1), lambda: view.x.__setitem__(0, 1),
+    ):  # fmt: skip
+        with pytest.raises(ReadOnly, match="view is read-only"):
+            use()
+    for rows in (ds, view):
+        for key in ("x", 0, slice(None)):
+            with pytest.raises(InvalidInput, match=r"\[3\] = value"):
+                rows[key] = 1
