@@ -1,28 +1,42 @@
 """Looking a dataset over, and mending what can be mended.
 
-A check reads the log of every branch: that it is dense, that each version carries its predecessor's hash, that no transaction
-landed twice, and that all that versions refer to is there and has its size; a full one compares every byte with its checksum.
-A repair moves a torn newest version object aside (a power cut on a file system that broke its promise leaves one), and takes files
-that are lost out of the newest version, so that the rest of it can be read; what was lost with them is said.
+A check reads every log there is, also those without a name, whose versions a tag or a saved view may need: that it is dense, that
+each version carries its predecessor's hash, that no transaction landed twice, and that all that versions and names refer to is
+there and has its size; a full one compares every byte with its checksum. Each version and each leaf is read once. What looks amiss
+is looked at again before it is said, for others may be at work.
+
+A repair puts a version that changes nothing in place of a torn newest version object (a power cut on a file system that broke its
+promise leaves one), and takes files that are lost out of the newest version, so that the rest of it can be read; what was lost with
+them is said. The number of a torn version stays taken: whoever else repairs or commits finds something there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+import uuid
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
+import numpy as np
+import xxhash
 
-from lakefmt.errors import Corrupt, LakeError, NoSuchObject, UnsupportedFormat, VersionExpired
-from lakefmt.fragment.meta import INLINE_FOLDER, ColumnFile, Fragment
+from lakefmt.errors import Corrupt, LakeError, NoSuchObject, NoSuchVersion, UnsupportedFormat, VersionExpired
+from lakefmt.fragment.meta import INLINE_FOLDER, ColumnFile
 from lakefmt.fragment.verify import verify_files
-from lakefmt.versioning.changes import Change, Compact, Group
-from lakefmt.versioning.encode import decode_version
+from lakefmt.versioning.changes import Change, Compact, Group, Name, touches
+from lakefmt.versioning.encode import decode_version, encode_version
 from lakefmt.versioning.leaves import Tree
-from lakefmt.versioning.log import Log, Transaction, version_key
-from lakefmt.versioning.records import Branch, State, Version, version_id
+from lakefmt.versioning.log import Log, Nothing, Transaction, sealed, version_key
+from lakefmt.versioning.lost import DELETIONS, IDS, Salvage
+from lakefmt.versioning.pins import Pin, find_pins
+from lakefmt.versioning.records import Branch, Leaf, State, Version, version_id
 
 LOST = "_lost/"
+DATA_FOLDERS = ("data/", "overlays/", "dv/")
+LEAF_FOLDER = "meta/"
+#: Versions that a text names one by one.
+_NAMED_MAX = 8
 replace = msgspec.structs.replace
 
 
@@ -34,13 +48,17 @@ class Problem:
         what: ``missing``, ``damaged``, ``torn`` (the newest version object of a branch), ``log`` or ``name``.
         key: the object.
         detail: a sentence.
-        versions: ids of versions that need the object (the newest ones, at most eight).
+        versions: ids of all versions that need the object, those of one log newest first.
     """
 
     what: str
     key: str
     detail: str
     versions: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        need = f"; needed by {_listed(self.versions)}" if self.versions and not self.key.startswith("log/") else ""
+        return f"{self.what}: {self.key}: {self.detail}{need}"
 
 
 @dataclass(slots=True)
@@ -59,111 +77,253 @@ class Report:
 
     def __repr__(self) -> str:
         how = "every byte" if self.full else "metadata and sizes"
-        lines = [f"checked {how}: {self.versions:,} versions, {self.objects:,} objects, {self.nbytes:,} bytes"]
-        lines += [f"  {p.what}: {p.key}: {p.detail}" for p in self.problems] or ["  nothing is wrong"]
+        counts = (_counted(self.versions, "version"), _counted(self.objects, "object"), _counted(self.nbytes, "byte"))
+        lines = [f"checked {how}: {', '.join(counts)}"]
+        lines += [f"  {p}" for p in self.problems] or ["  nothing is wrong"]
         return "\n".join(lines)
 
 
 def check(log: Log, *, full: bool = False, only: Version | None = None) -> Report:
-    """Look over all branches, or only what one version needs.
+    """Look over all logs and names, or only what one version needs.
 
     Args:
         full: read every byte and compare checksums; else sizes.
     """
     report = Report(full=full)
-    sizes = {e.key: e.size for folder in ("data/", "overlays/", "dv/", "meta/") for e in log.store.list(folder)}
-    seen: dict[str, list[str]] = {}
-    files: dict[str, ColumnFile] = {}
-    leaves: set[str] = set()
-    for version in [only] if only is not None else _versions(log, report):
-        report.versions += 1
-        for file in _files(log, version, report, leaves, sizes, full=full):
-            files[file.key] = file
-            seen.setdefault(file.key, []).append(version.id)
-    for key, file in files.items():
-        users = tuple(reversed(seen[key][-8:]))
-        report.objects += 1
-        if key not in sizes:
-            report.problems.append(Problem("missing", key, f"a file of {file.size:,} bytes is not there", users))
-        elif sizes[key] != file.size:
-            report.problems.append(Problem("damaged", key, f"it has {sizes[key]:,} bytes instead of {file.size:,}", users))
-        elif full:
-            try:
-                report.nbytes += verify_files(log.store, [file])
-            except Corrupt as e:
-                report.problems.append(Problem("damaged", key, str(e), users))
-        else:
-            report.nbytes += file.size
+    log.store.release()  # an open file would show what was there before
+    needs = _Needs(log, full=full)
+    if only is not None:
+        needs.add(only)
+        needs.expired[0] = False  # what it lacks is told, whatever the reason
+    else:
+        pins, bad = find_pins(log.store)  # before the logs: what they name is there by then
+        report.problems += [Problem("name", key, str(e)) for key, e in bad.items()]
+        logs = _Logs(log, report)
+        for version in logs.versions():
+            needs.add(version)
+        report.problems += [p for pin in pins if (p := logs.unkept(pin)) is not None]
+    report.versions = len(needs.versions)
+    needs.look(report)
     return report
 
 
-def _versions(log: Log, report: Report) -> Iterator[Version]:
-    """All versions of all branches that parse, problems of the logs noted."""
-    for branch in _branches(log, report):
-        numbers = log.numbers(branch.uuid)
+class _Logs:
+    """The logs of a dataset, as a check goes through them."""
+
+    def __init__(self, log: Log, report: Report) -> None:
+        self.log, self.report = log, report
+        self._there: dict[str, set[int]] = {}  # numbers by log: those that can be read, or are known to be damaged
+        self._expired: dict[str, set[int]] = {}
+
+    def versions(self) -> Iterator[Version]:
+        """All versions of all logs that parse, problems of the logs noted."""
+        branches = {b.uuid: b for b in self._branches()}
+        numbers: dict[str, list[int]] = {b: [] for b in branches}
+        for entry in self.log.store.list("log/"):
+            _, branch, name = entry.key.split("/", 2)
+            if name.endswith(".json") and name[:-5].isdigit():
+                numbers.setdefault(branch, []).append(int(name[:-5]))
+        for branch, found in numbers.items():
+            yield from self._of_log(branch, sorted(found))
+            if not found:
+                what = f"branch {branches[branch].name!r} has no version"
+                self.report.problems.append(Problem("missing", f"log/{branch}/", what))
+
+    def _branches(self) -> Iterator[Branch]:
+        for name in self.log.refs.branch_names():
+            try:
+                found = self.log.refs.find_branch(name)
+            except Corrupt as e:
+                self.report.problems.append(Problem("name", f"refs/branches/{name}", str(e)))
+                continue
+            if found is not None:
+                yield found
+
+    def _of_log(self, branch: str, numbers: list[int]) -> Iterator[Version]:
+        there, expired = self._there.setdefault(branch, set()), self._expired.setdefault(branch, set())
         before: Version | None = None
         transactions: dict[str, int] = {}
+        holes = sorted(set(range(max(numbers, default=0))) - set(numbers))
+        for n in holes[:_NAMED_MAX]:
+            if not _exists(self.log, version_key(branch, n)):  # a listing that others write into may miss some
+                self._problem("missing", branch, n, "a version object is not there")
         for v in numbers:
-            key = version_key(branch.uuid, v)
             try:
-                version = log.read(branch.uuid, v)
-            except (Corrupt, UnsupportedFormat) as e:
-                torn = v == numbers[-1] and isinstance(e, Corrupt)
-                report.problems.append(Problem("torn" if torn else "damaged", key, str(e), (version_id(branch.uuid, v),)))
-                before = None
-                continue
+                version = self.log.read(branch, v)
             except VersionExpired:
+                expired.add(v)
                 before = None
                 continue
-            if version.head.transaction in transactions:
-                twice = transactions[version.head.transaction]
-                report.problems.append(Problem("log", key, f"its transaction is also in version {twice}"))
-            transactions[version.head.transaction] = v
-            if before is not None and before.head.v == v - 1 and version.head.previous != before.xxh64:
-                report.problems.append(Problem("log", key, f"it does not carry the hash of version {v - 1}"))
-            if before is not None and version.head.ts_ms <= before.head.ts_ms:
-                report.problems.append(Problem("log", key, "it is not younger than the version before it"))
+            except (Corrupt, UnsupportedFormat, NoSuchVersion) as e:
+                there.add(v)
+                torn = v == numbers[-1] and isinstance(e, Corrupt)
+                what = "missing" if isinstance(e, NoSuchVersion) else "torn" if torn else "damaged"
+                self._problem(what, branch, v, str(e))
+                before = None
+                continue
+            there.add(v)
+            self._compare(version, before, transactions)
             before = version
             yield version
-        holes = sorted(set(range(max(numbers, default=0))) - set(numbers))
-        for n in holes[:8]:
-            report.problems.append(Problem("missing", version_key(branch.uuid, n), "a version object is not there"))
-        if not numbers:
-            report.problems.append(Problem("missing", f"log/{branch.uuid}/", f"branch {branch.name!r} has no version"))
+
+    def _compare(self, version: Version, before: Version | None, transactions: dict[str, int]) -> None:
+        branch, v = version.head.branch, version.head.v
+        if version.head.transaction in transactions:
+            self._problem("log", branch, v, f"its transaction is also in version {transactions[version.head.transaction]}")
+        transactions[version.head.transaction] = v
+        if before is not None and before.head.v == v - 1 and version.head.previous != before.xxh64:
+            self._problem("log", branch, v, f"it does not carry the hash of version {v - 1}")
+        if before is not None and version.head.ts_ms <= before.head.ts_ms:
+            self._problem("log", branch, v, "it is not younger than the version before it")
+
+    def _problem(self, what: str, branch: str, v: int, detail: str) -> None:
+        self.report.problems.append(Problem(what, version_key(branch, v), detail, (version_id(branch, v),)))
+
+    def unkept(self, pin: Pin) -> Problem | None:
+        """What is wrong with a name whose version is not there; ``None`` where all is well.
+
+        A lease that has ended needs nothing, nor does one that its holder has taken back or is about to.
+        """
+        if pin.until_ms is not None and (pin.until_ms <= time.time() * 1000 or not pin.checked):
+            return None
+        if any(pin.v in v for b, v in self._there.items() if b.startswith(pin.branch)):
+            return None
+        gone = any(pin.v in v for b, v in self._expired.items() if b.startswith(pin.branch))
+        if not _exists(self.log, pin.key):
+            return None
+        why = "has expired" if gone else "is not there"
+        return Problem("name", pin.key, f"{pin.what} names version {pin.version}, which {why}; {pin.remedy}")
 
 
-def _branches(log: Log, report: Report) -> Iterator[Branch]:
-    for name in log.refs.branch_names():
+class _Needs:
+    """What versions refer to, and which of them."""
+
+    def __init__(self, log: Log, *, full: bool) -> None:
+        self.log, self.full = log, full
+        folders = (*DATA_FOLDERS, LEAF_FOLDER)
+        self.sizes = {e.key: e.size for folder in folders for e in log.store.list(folder)}
+        self.versions: list[tuple[str, int]] = []
+        self.files: dict[str, ColumnFile] = {}
+        self._users: dict[str, list[int]] = {}  # of a file or leaf: places in ``versions``
+        self._holders: dict[str, list[str]] = {}  # of a file: the leaves that list it
+        self._bad_leaves: dict[str, Corrupt] = {}
+        self.expired: dict[int, bool] = {}  # whether a version, by its place, has expired since it was read
+
+    def add(self, version: Version) -> None:
+        """Note what a version needs; leaves are read when they are first met."""
+        place = len(self.versions)
+        self.versions.append((version.head.branch, version.head.v))
+        for leaf in version.state.leaves:
+            if leaf.key not in self._users:
+                self._add_leaf(leaf)
+            self._users.setdefault(leaf.key, []).append(place)
+        fragments = [*(o.fragment for o in version.state.overrides), *version.state.fragments]
+        for file in dict.fromkeys(f for x in fragments for f in x.every_file() if not f.key.startswith(INLINE_FOLDER)):
+            self.files[file.key] = file
+            self._users.setdefault(file.key, []).append(place)
+
+    def _add_leaf(self, leaf: Leaf) -> None:
         try:
-            found = log.refs.find_branch(name)
+            if self.full or self.sizes.get(leaf.key) != leaf.size:
+                self.log.leaves.forget(leaf)
+            self.log.leaves.table(leaf)
         except Corrupt as e:
-            report.problems.append(Problem("name", f"refs/branches/{name}", str(e)))
-            continue
-        if found is not None:
-            yield found
+            self._bad_leaves[leaf.key] = e
+            return
+        for fragment in Tree(State(leaves=(leaf,)), self.log.leaves):
+            for file in fragment.every_file():
+                self.files[file.key] = file
+                self._holders.setdefault(file.key, []).append(leaf.key)
+
+    def look(self, report: Report) -> None:
+        """Compare what is needed with what is there."""
+        report.objects += len(self.files) + sum(1 for k in self._users if k.startswith(LEAF_FOLDER))
+        for key, e in self._bad_leaves.items():
+            self._problem(report, "damaged" if key in self.sizes else "missing", key, str(e))
+        for key, file in self.files.items():
+            size = self.sizes.get(key)
+            if size != file.size:
+                size = self._size(file)
+            if size is None:
+                self._problem(report, "missing", key, f"a file of {_counted(file.size, 'byte')} is not there")
+            elif size != file.size:
+                self._problem(report, "damaged", key, f"it has {_counted(size, 'byte')} instead of {file.size:,}")
+            elif self.full:
+                try:
+                    report.nbytes += verify_files(self.log.store, [file])
+                except Corrupt as e:
+                    self._problem(report, "damaged", key, str(e))
+            else:
+                report.nbytes += file.size
+
+    def _size(self, file: ColumnFile) -> int | None:
+        """Bytes of a file that was not listed (with this size): it may have been written since."""
+        folder = file.key.rpartition("/")[0] + "/"
+        return next((e.size for e in self.log.store.list(folder) if e.key == file.key), None)
+
+    def _problem(self, report: Report, what: str, key: str, detail: str) -> None:
+        """Note it, unless all versions that need the object have expired since they were read."""
+        places = {*self._users.get(key, ()), *(p for leaf in self._holders.get(key, ()) for p in self._users[leaf])}
+        newest_first = sorted(places, key=lambda p: (self.versions[p][0], -self.versions[p][1]))
+        while newest_first and self._has_expired(newest_first[0]):
+            newest_first.pop(0)
+        if newest_first:
+            report.problems.append(Problem(what, key, detail, tuple(version_id(*self.versions[p]) for p in newest_first)))
+
+    def _has_expired(self, place: int) -> bool:
+        if place not in self.expired:
+            try:
+                self.log.read(*self.versions[place])
+                self.expired[place] = False
+            except NoSuchVersion:
+                self.expired[place] = True
+        return self.expired[place]
 
 
-def _files(
-    log: Log, version: Version, report: Report, leaves: set[str], sizes: Mapping[str, int], *, full: bool
-) -> Iterator[ColumnFile]:  # fmt: skip
-    """The files a version needs, less those of leaves looked at before."""
-    fresh = []
-    for leaf in version.state.leaves:
-        if leaf.key in leaves:
-            continue
-        leaves.add(leaf.key)
-        report.objects += 1
-        try:
-            if full or sizes.get(leaf.key) != leaf.size:
-                log.leaves.forget(leaf)
-            log.leaves.table(leaf)
-            fresh.append(leaf)
-        except Corrupt as e:
-            what = "damaged" if leaf.key in sizes else "missing"
-            report.problems.append(Problem(what, leaf.key, str(e), (version.id,)))
-    listed = Tree(State(leaves=tuple(fresh)), log.leaves)
-    fragments = [*listed, *(o.fragment for o in version.state.overrides), *version.state.fragments]
-    yield from dict.fromkeys(f for x in fragments for f in x.every_file() if not f.key.startswith(INLINE_FOLDER))
+def _exists(log: Log, key: str) -> bool:
+    try:
+        log.store.get_range(key, 0, 1)
+    except NoSuchObject:
+        return False
+    return True
+
+
+# -- mending ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What a branch has lost with some files of one run of rows.
+
+    Attributes:
+        branch: its name.
+        what: a tensor whose samples are missing from now on; ``(row ids)`` of rows that have new ones; ``(deleted rows are back)``.
+        count: of how many rows.
+        rows: positions (first, and one past the last) among which these are.
+        keys: the files.
+        versions: ids of the versions that need one of them still.
+    """
+
+    branch: str
+    what: str
+    count: int
+    rows: tuple[int, int]
+    keys: tuple[str, ...]
+    versions: tuple[str, ...]
+
+    def __str__(self) -> str:
+        are = "is" if self.count == 1 else "are"
+        match self.what:
+            case str(what) if what == DELETIONS:
+                text = f"{_counted(self.count, 'deleted row')} {are} back"
+            case str(what) if what == IDS:
+                text = f"{_counted(self.count, 'row')} {'has' if self.count == 1 else 'have'} new row ids"
+            case _:
+                text = f"{_counted(self.count, 'sample')} of {self.what!r} {are} lost"
+        first, stop = self.rows
+        among = f"row {first:,}" if stop == first + 1 else f"rows {first:,} to {stop - 1:,}"
+        older = f"; needed by {_listed(self.versions)}" if self.versions else ""
+        return f"branch {self.branch!r}: {text}, among {among} ({', '.join(self.keys)}{older})"
 
 
 @dataclass(slots=True)
@@ -171,113 +331,172 @@ class Repair:
     """What a repair did.
 
     Attributes:
-        moved: torn version objects, by their key, and where they lie now.
-        lost: per branch and tensor, how many rows have lost their sample; under ``rows`` those that are gone altogether.
+        moved: torn version objects, by their key, and where they lie now; versions that change nothing are in their places.
+        lost: per branch and tensor, how many rows have lost their sample; beside tensors ``(row ids)`` for rows that have new ones,
+            and ``(deleted rows are back)``.
+        losses: the same for each run of rows, with the files and versions concerned.
         left: problems that could not be mended.
         done: whether anything was changed (a dry run changes nothing).
     """
 
     moved: dict[str, str] = field(default_factory=dict)
     lost: dict[str, dict[str, int]] = field(default_factory=dict)
+    losses: list[Loss] = field(default_factory=list)
     left: list[Problem] = field(default_factory=list)
     done: bool = False
 
     def __repr__(self) -> str:
         verb = "moved" if self.done else "would move"
         lines = [f"{verb} the torn {old} to {new}" for old, new in self.moved.items()]
-        for branch, lost in self.lost.items():
-            lines += [f"branch {branch!r}: {rows:,} samples of {name!r} are lost" for name, rows in lost.items()]
-        lines += [f"left: {p.what}: {p.key}: {p.detail}" for p in self.left]
+        lines += [str(loss) for loss in self.losses]
+        lines += [f"left: {p}" for p in self.left]
         return "\n".join(lines or ["nothing to repair"])
 
 
 def repair(log: Log, report: Report, *, dry_run: bool = False) -> Repair:
     """Mend what a check found.
 
-    A torn newest version object is moved to ``_lost/``: its commit was never readable. Files that are missing or damaged are
-    taken out of the newest version of each branch, where the samples they held are missing from then on; older versions stay as
-    they are, for a copy of the files may turn up.
+    A torn newest version object is copied to ``_lost/`` (its commit was never readable), and a version like the one before takes
+    its number. Files that are missing or damaged are taken out of the newest version of each branch, where the samples they held
+    are missing from then on; older versions stay as they are, for a copy of the files may turn up. So do branches that have ended.
     """
+    log.store.release()  # an open file would show what was there before
     made = Repair(done=not dry_run)
+    bare: dict[str, Version] = {}  # of a dry run: the newest version below a torn one
     for problem in report.problems:
         if problem.what == "torn":
-            made.moved[problem.key] = LOST + problem.key
-            if not dry_run:
-                _move(log, problem.key)
-    bad = {p.key for p in report.problems if p.what in ("missing", "damaged")}
+            try:
+                before = _stand_in(log, problem.key, made, dry_run=dry_run)
+            except LakeError as e:
+                made.left.append(Problem(problem.what, problem.key, f"it is torn, and cannot be set aside: {e}", problem.versions))
+                continue
+            if before is not None:
+                bare[before.head.branch] = before
+    needed = {p.key: p.versions for p in report.problems if p.what in ("missing", "damaged") and p.key.startswith(DATA_FOLDERS)}
+    salvage = Salvage(log.store, set(needed), write=not dry_run)
     for branch in log.refs.branches():
         try:
-            head = _newest_readable(log, branch.uuid, set(made.moved))
+            head = bare[branch.uuid] if dry_run and branch.uuid in bare else _newest(log, branch.uuid)
+            if needed and not sealed(head.head):
+                _mend_branch(log, branch, head, salvage, needed, made)
         except LakeError as e:
-            made.left.append(Problem("log", version_key(branch.uuid, 0), f"branch {branch.name!r} cannot be opened: {e}"))
-            continue
-        groups, lost = _without(log, head, bad)
-        if groups:
-            made.lost[branch.name] = lost
-            if not dry_run:
-                log.commit(head, Transaction(_replacing(groups), message=f"repair: {len(bad)} files lost", named=True))
-    data = ("data/", "overlays/", "dv/")
-    made.left += [p for p in report.problems if p.what != "torn" and not p.key.startswith(data)]
+            what = f"branch {branch.name!r} cannot be mended: {e}"
+            made.left.append(Problem("log", version_key(branch.uuid, 0), what))
+    made.left += [p for p in report.problems if p.what != "torn" and not p.key.startswith(DATA_FOLDERS)]
     return made
 
 
-def _newest_readable(log: Log, branch: str, moved: set[str]) -> Version:
-    """The newest version, once the torn ones are out of the way."""
-    numbers = [n for n in log.numbers(branch) if version_key(branch, n) not in moved]
-    return log.read(branch, numbers[-1]) if numbers else log.head(branch)
+def _stand_in(log: Log, key: str, made: Repair, *, dry_run: bool) -> Version | None:
+    """Put a version that changes nothing in the place of a torn one, once it is certain that it is torn and the newest.
 
+    Its bytes depend on the version before alone: who does the same at the same time puts the same, and nothing is lost by it.
 
-def _replacing(groups: tuple[Group, ...]) -> Callable[[Version], list[Change]]:
-    return lambda version: [Compact(groups)]
+    Returns:
+        The version before; ``None`` where there is nothing torn any more.
 
-
-def _move(log: Log, key: str) -> None:
-    """Put the torn object aside, once it is certain that it is torn and the newest."""
-    try:
-        data = log.store.get(key)
-    except NoSuchObject:
-        return
+    Raises:
+        LakeError: there is no version that could stand in for it.
+    """
+    _, branch, name = key.split("/", 2)
+    v = int(name.removesuffix(".json"))
+    data = log.store.get(key)
     try:
         decode_version(data, key)
+        return None
+    except VersionExpired:
+        return None
     except Corrupt:
+        pass
+    if _exists(log, version_key(branch, v + 1)):
+        raise Corrupt(f"{log.store.url}: version {v + 1} is there, so that {key} is not the newest; restore it from a copy")
+    before = _newest_before(log, branch, v)
+    made.moved[key] = LOST + key
+    if not dry_run:
         log.store.put(LOST + key, data)
-        log.store.delete([key])
+        log.store.put(key, _unchanged(log, before, v))
+    return before
 
 
-def _without(log: Log, head: Version, bad: set[str]) -> tuple[tuple[Group, ...], dict[str, int]]:
-    """The fragments of a version less some files, and how many samples go with these."""
-    names = {t.id: t.name for t in head.state.tensors}
-    groups: list[Group] = []
-    lost: dict[str, int] = {}
-    try:
-        fragments: Sequence[Fragment] = list(Tree(head.state, log.leaves))
-    except Corrupt:
-        return (), {}
-    for fragment in fragments:
-        gone = [f for f in fragment.files if f.key in bad or _needs(f, bad)]
-        overlays = [o for o in fragment.overlays if o.at.file.key in bad or any(f.key in bad for f in o.files)]
-        deleted = fragment.deleted is not None and fragment.deleted.file.key in bad
-        ids = fragment.ids is not None and fragment.ids.file.key in bad
-        if not (gone or overlays or deleted or ids):
+def _newest_before(log: Log, branch: str, v: int) -> Version:
+    """The newest version below a number that can be read."""
+    for n in range(v - 1, -1, -1):
+        try:
+            return log.read(branch, n)
+        except Corrupt:
             continue
-        for f in gone:
-            for entry in f.fields:
-                if entry.id in names:
-                    lost[names[entry.id]] = lost.get(names[entry.id], 0) + entry.rows
-        for o in overlays:
-            if o.field_id in names:
-                lost[names[o.field_id]] = lost.get(names[o.field_id], 0) + o.at.count
-        if deleted or ids:
-            lost["(deleted rows are back)" if deleted else "(row ids)"] = fragment.rows
-        kept = replace(
-            fragment, files=tuple(f for f in fragment.files if f not in gone),
-            overlays=tuple(o for o in fragment.overlays if o not in overlays),
-            deleted=None if deleted else fragment.deleted, ids=None if ids else fragment.ids,
-        )  # fmt: skip
-        groups.append(Group((fragment.id,), (kept,)))
-    return tuple(groups), lost
+    raise Corrupt(f"{log.store.url}: no version of the branch {branch} below {v} can be read; restore one from a copy")
 
 
-def _needs(file: ColumnFile, bad: set[str]) -> bool:
-    """Whether the shapes of its samples lie in a file that is lost."""
-    return any(e.shape_file in bad for e in file.fields if e.shape_file is not None)
+def _unchanged(log: Log, before: Version, v: int) -> bytes:
+    """A version object ``v`` with the state of an earlier version."""
+    previous = before.xxh64
+    if before.head.v < v - 1:  # those between are damaged too
+        previous = xxhash.xxh64(log.store.get(version_key(before.head.branch, v - 1))).hexdigest()
+    head = replace(
+        before.head, v=v, transaction=uuid.uuid5(uuid.UUID(before.head.branch), f"repair {v} {previous}").hex,
+        read_v=before.head.v, previous=previous, ts_ms=before.head.ts_ms + 1, author="", message=None, named=False,
+        touched=touches([Name()]), parent=None, parent_v=None, merged=None, operation="repair", tokens=(),
+        inline_size=0, inline_xxh64="",
+    )  # fmt: skip
+    return encode_version(head, before.state, before.inline)[0]
+
+
+def _newest(log: Log, branch: str) -> Version:
+    """The newest version, looked for from the greatest number listed: a hint may lead to a hole of a damaged log."""
+    return log.head(branch, at_least=max(log.numbers(branch), default=0))
+
+
+def _mend_branch(
+    log: Log, branch: Branch, head: Version, salvage: Salvage, needed: dict[str, tuple[str, ...]], made: Repair
+) -> None:  # fmt: skip
+    """Take lost files out of a branch's newest version, whichever it is when that lands."""
+    losses: list[Loss] = []
+
+    def build(version: Version) -> list[Change]:
+        groups: list[Group] = []
+        losses.clear()
+        tensors = {t.id: t for t in version.state.tensors}
+        fragments = Tree(version.state, log.leaves)
+        starts = np.concatenate(([0], np.cumsum(fragments.live))).tolist()
+        for i, fragment in enumerate(fragments):
+            left = salvage.remains(fragment, tensors)
+            if left is None:
+                continue
+            groups.append(Group((fragment.id,), (left.fragment,)))
+            keys = tuple(sorted(left.keys))
+            versions = tuple(dict.fromkeys(v for k in keys for v in needed.get(k, ())))
+            rows = (starts[i], starts[i + 1])
+            losses.extend(Loss(branch.name, what, count, rows, keys, versions) for what, count in left.lost.items())
+        if not groups:
+            raise Nothing("no file of the newest version is lost")
+        return [Compact(tuple(groups))]
+
+    if not made.done:
+        try:
+            build(head)
+        except Nothing:
+            return
+    else:
+        message = f"repair: {_counted(len(needed), 'file')} lost"
+        try:
+            log.commit(head, Transaction(build, message=message, named=True, operation="repair", again=True))
+        except Nothing:
+            return
+    made.losses += losses
+    total = made.lost.setdefault(branch.name, {})
+    for loss in losses:
+        total[loss.what] = total.get(loss.what, 0) + loss.count
+
+
+# -- texts -----------------------------------------------------------------------------------------------------------------
+
+
+def _counted(n: int, noun: str) -> str:
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def _listed(versions: Sequence[str]) -> str:
+    named = ", ".join(versions[:_NAMED_MAX])
+    more = len(versions) - _NAMED_MAX
+    head = "version" if len(versions) == 1 else "versions"
+    return f"{head} {named}" + (f" and {more:,} more" if more > 0 else "")
