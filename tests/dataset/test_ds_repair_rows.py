@@ -1,4 +1,4 @@
-"""What a repair leaves of rows whose files are lost: never a sample that was replaced, never the id of another row."""
+"""What a repair leaves: never a sample that was replaced, never the id of another row, and all that others commit meanwhile."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import lakefmt
 from lakefmt.errors import MergeConflict
 from lakefmt.storage import Store, open_store
 from lakefmt.versioning import leaves
+from lakefmt.versioning.check import LOST, check, repair
+from lakefmt.versioning.log import Log
 
 BIG = 4000
 
@@ -289,3 +291,103 @@ def test_what_another_writer_commits_during_a_repair_stays(place: str, monkeypat
     assert values(now) == [0, 1, 2, 3, 5, 600, 7, 8, 9, 10, 11]
     assert first(now, "v") == [0, 1, 2, 3, None, None, None, 8, 9, 10, 11]
     assert now.verify() > 0
+
+
+# -- torn versions and branches that have ended --------------------------------------------------------------------
+
+
+def tear(place: str) -> Path:
+    """The newest version object of main loses its end."""
+    path = sorted(Path(place).glob(f"log/{lakefmt.load(place)._branch.uuid}/*.json"))[-1]
+    path.write_bytes(path.read_bytes()[:-9])
+    return path
+
+
+def test_the_number_of_a_torn_version_stays_taken(place: str) -> None:
+    writer = lakefmt.load(place)
+    path = tear(place)
+    log = writer._log
+    report = check(log)
+    assert [p.what for p in report.problems] == ["torn"]
+    assert repair(log, report).moved
+    first_repair = path.read_bytes()
+    assert not repair(log, report).moved, "it is whole by now"
+    assert path.read_bytes() == first_repair
+    writer.append({"x": 12, "v": filled(12), "image": np.zeros((3, 4, 3), "u1"), "note": "n12"})
+    writer.commit("by a handle that has read the version before it was torn")
+    now = lakefmt.load(place)
+    assert values(now) == list(range(13))
+    assert sorted(int(p.stem) for p in path.parent.glob("*.json")) == list(range(int(path.stem) + 2)), "no hole"
+
+
+def test_a_commit_that_lands_between_two_repairs_stays(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both have seen the torn version; the second goes on when the first is done and somebody has committed."""
+    path = tear(place)
+    slow, quick = (Log.open(open_store(place)) for _ in range(2))
+    report = check(quick)
+    put = slow.store.put
+
+    def meanwhile(key: str, data: Any) -> None:
+        if key.startswith(LOST) and not writers:
+            repair(quick, report)
+            writers.append(lakefmt.load(place))
+            writers[0].append({"x": 99, "v": filled(99), "image": np.zeros((3, 4, 3), "u1"), "note": "n99"})
+            writers[0].commit("acknowledged")
+        put(key, data)
+
+    writers: list[Any] = []
+    monkeypatch.setattr(slow.store, "put", meanwhile)
+    repair(slow, report)
+    assert len(writers) == 1
+    now = lakefmt.load(place)
+    assert values(now) == [*range(8), 99]
+    assert now.fsck(full=True), now.fsck(full=True)
+    assert path.exists()
+
+
+def test_several_torn_versions_in_a_row(place: str) -> None:
+    paths = sorted(Path(place).glob("log/*/*.json"))
+    for path in paths[-2:]:
+        path.write_bytes(b"")
+    log = Log.open(open_store(place))
+    report = check(log)
+    assert [p.what for p in report.problems] == ["damaged", "torn"]
+    did = repair(log, report)
+    assert len(did.moved) == 1
+    assert [p.key for p in did.left] == [str(paths[-2].relative_to(place))]
+    assert values(lakefmt.load(place)) == [0, 1, 2, 3]
+
+
+def test_a_torn_version_that_is_not_the_newest_any_more_is_left(place: str) -> None:
+    log = Log.open(open_store(place))
+    path = tear(place)
+    report = check(log)
+    later = path.with_name(f"{int(path.stem) + 1:020d}.json")
+    later.write_bytes(b"{}")
+    before = path.read_bytes()
+    did = repair(log, report)
+    assert did.moved == {}
+    assert [p.what for p in did.left] == ["torn", "log"]
+    assert path.read_bytes() == before
+
+
+def test_the_first_version_has_nothing_to_stand_in_for_it(place: str) -> None:
+    ds = lakefmt.load(place)
+    ds.create_branch("dev")
+    (path,) = Path(place).glob(f"log/{lakefmt.load(f'{place}@dev')._branch.uuid}/*.json")
+    path.write_bytes(b"")
+    did = ds.repair()
+    assert did.moved == {}
+    assert "dev" in repr(did)
+    assert path.exists()
+
+
+def test_a_branch_that_has_ended_is_left_alone(tmp_path: Path, place: str) -> None:
+    ds = lakefmt.load(place)
+    ds.create_branch("dev")
+    ref = (Path(place) / "refs" / "branches" / "dev.json").read_bytes()
+    ds.delete_branch("dev")
+    (Path(place) / "refs" / "branches" / "dev.json").write_bytes(ref)  # a copy to an older copy leaves such a name
+    lose(place, ds._writer.snapshot.fragments[1].field(ds._writer.definition("v").id)[0].key)
+    did = lakefmt.load(place).repair()
+    assert (did.lost, did.left) == ({"main": {"v": 4}}, [])
