@@ -31,10 +31,13 @@ from lakefmt.versioning.log import Log, Nothing, Transaction, sealed, version_ke
 from lakefmt.versioning.lost import DELETIONS, IDS, Salvage
 from lakefmt.versioning.pins import Pin, find_pins
 from lakefmt.versioning.records import Branch, Leaf, State, Version, version_id
+from lakefmt.versioning.texts import counted
 
 LOST = "_lost/"
 DATA_FOLDERS = ("data/", "overlays/", "dv/")
 LEAF_FOLDER = "meta/"
+#: Why the log of a branch was sealed that was taken back at once.
+WITHDRAWN = "withdrawn"
 #: Versions that a text names one by one.
 _NAMED_MAX = 8
 replace = msgspec.structs.replace
@@ -77,7 +80,7 @@ class Report:
 
     def __repr__(self) -> str:
         how = "every byte" if self.full else "metadata and sizes"
-        counts = (_counted(self.versions, "version"), _counted(self.objects, "object"), _counted(self.nbytes, "byte"))
+        counts = (counted(self.versions, "version"), counted(self.objects, "object"), counted(self.nbytes, "byte"))
         lines = [f"checked {how}: {', '.join(counts)}"]
         lines += [f"  {p}" for p in self.problems] or ["  nothing is wrong"]
         return "\n".join(lines)
@@ -98,7 +101,7 @@ def check(log: Log, *, full: bool = False, only: Version | None = None) -> Repor
     else:
         pins, bad = find_pins(log.store)  # before the logs: what they name is there by then
         report.problems += [Problem("name", key, str(e)) for key, e in bad.items()]
-        logs = _Logs(log, report)
+        logs = _Logs(log, report, pins)
         for version in logs.versions():
             needs.add(version)
         report.problems += [p for pin in pins if (p := logs.unkept(pin)) is not None]
@@ -110,13 +113,18 @@ def check(log: Log, *, full: bool = False, only: Version | None = None) -> Repor
 class _Logs:
     """The logs of a dataset, as a check goes through them."""
 
-    def __init__(self, log: Log, report: Report) -> None:
-        self.log, self.report = log, report
+    def __init__(self, log: Log, report: Report, pins: Sequence[Pin]) -> None:
+        self.log, self.report, self.pins = log, report, pins
         self._there: dict[str, set[int]] = {}  # numbers by log: those that can be read, or are known to be damaged
         self._expired: dict[str, set[int]] = {}
+        self._held: dict[tuple[str, int], Version | LakeError] = {}
 
     def versions(self) -> Iterator[Version]:
-        """All versions of all logs that parse, problems of the logs noted."""
+        """All versions that parse and that somebody may need, problems of the logs noted.
+
+        Of a log without a name that was not ended either (its branch was never made, or taken back at once, for what it began on
+        had expired), only what a name needs.
+        """
         branches = {b.uuid: b for b in self._branches()}
         numbers: dict[str, list[int]] = {b: [] for b in branches}
         for entry in self.log.store.list("log/"):
@@ -124,10 +132,29 @@ class _Logs:
             if name.endswith(".json") and name[:-5].isdigit():
                 numbers.setdefault(branch, []).append(int(name[:-5]))
         for branch, found in numbers.items():
-            yield from self._of_log(branch, sorted(found))
+            found.sort()
+            every = branch in branches or self._ended(branch, found[-1])
+            pinned = {p.v for p in self.pins if branch.startswith(p.branch)}
+            yield from (v for v in self._of_log(branch, found) if every or v.head.v in pinned)
             if not found:
                 what = f"branch {branches[branch].name!r} has no version"
                 self.report.problems.append(Problem("missing", f"log/{branch}/", what))
+
+    def _ended(self, branch: str, newest: int) -> bool:
+        """Whether a log without a name is that of a branch that was deleted or squashed."""
+        try:
+            version = self._held[(branch, newest)] = self.log.read(branch, newest)
+        except LakeError as e:
+            self._held[(branch, newest)] = e
+            return True
+        return sealed(version.head) not in (None, WITHDRAWN)
+
+    def _read(self, branch: str, v: int) -> Version:
+        """A version, unless it has been read before."""
+        found = self._held.pop((branch, v), None)
+        if isinstance(found, LakeError):
+            raise found
+        return found or self.log.read(branch, v)
 
     def _branches(self) -> Iterator[Branch]:
         for name in self.log.refs.branch_names():
@@ -149,7 +176,7 @@ class _Logs:
                 self._problem("missing", branch, n, "a version object is not there")
         for v in numbers:
             try:
-                version = self.log.read(branch, v)
+                version = self._read(branch, v)
             except VersionExpired:
                 expired.add(v)
                 before = None
@@ -245,9 +272,9 @@ class _Needs:
             if size != file.size:
                 size = self._size(file)
             if size is None:
-                self._problem(report, "missing", key, f"a file of {_counted(file.size, 'byte')} is not there")
+                self._problem(report, "missing", key, f"a file of {counted(file.size, 'byte')} is not there")
             elif size != file.size:
-                self._problem(report, "damaged", key, f"it has {_counted(size, 'byte')} instead of {file.size:,}")
+                self._problem(report, "damaged", key, f"it has {counted(size, 'byte')} instead of {file.size:,}")
             elif self.full:
                 try:
                     report.nbytes += verify_files(self.log.store, [file])
@@ -315,11 +342,11 @@ class Loss:
         are = "is" if self.count == 1 else "are"
         match self.what:
             case str(what) if what == DELETIONS:
-                text = f"{_counted(self.count, 'deleted row')} {are} back"
+                text = f"{counted(self.count, 'deleted row')} {are} back"
             case str(what) if what == IDS:
-                text = f"{_counted(self.count, 'row')} {'has' if self.count == 1 else 'have'} new row ids"
+                text = f"{counted(self.count, 'row')} {'has' if self.count == 1 else 'have'} new row ids"
             case _:
-                text = f"{_counted(self.count, 'sample')} of {self.what!r} {are} lost"
+                text = f"{counted(self.count, 'sample')} of {self.what!r} {are} lost"
         first, stop = self.rows
         among = f"row {first:,}" if stop == first + 1 else f"rows {first:,} to {stop - 1:,}"
         older = f"; needed by {_listed(self.versions)}" if self.versions else ""
@@ -477,7 +504,7 @@ def _mend_branch(
         except Nothing:
             return
     else:
-        message = f"repair: {_counted(len(needed), 'file')} lost"
+        message = f"repair: {counted(len(needed), 'file')} lost"
         try:
             log.commit(head, Transaction(build, message=message, named=True, operation="repair", again=True))
         except Nothing:
@@ -489,10 +516,6 @@ def _mend_branch(
 
 
 # -- texts -----------------------------------------------------------------------------------------------------------------
-
-
-def _counted(n: int, noun: str) -> str:
-    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
 def _listed(versions: Sequence[str]) -> str:

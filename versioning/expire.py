@@ -12,9 +12,8 @@ who has not looked for long, and his commit would be lost.
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from lakefmt.errors import Conflict, InvalidInput, NoSuchVersion
@@ -23,7 +22,8 @@ from lakefmt.versioning.changes import Change, SetFloor
 from lakefmt.versioning.encode import trimmed
 from lakefmt.versioning.leaves import Tree
 from lakefmt.versioning.log import TRANSACTION_AGE_MAX_S, Log, Transaction, sealed, version_key
-from lakefmt.versioning.records import State, Version, version_id
+from lakefmt.versioning.records import Lease, State, Version, version_id
+from lakefmt.versioning.texts import counted
 
 #: Objects younger than this are never removed.
 GRACE_S = 24 * 3600.0
@@ -44,6 +44,7 @@ class Expiry:
         objects: keys of the objects that go (data and leaf manifests); the objects of versions stay, cut down to their heads.
         nbytes: bytes of these.
         young: objects nothing refers to that are younger than the grace period.
+        leases: leases that have ended, and go.
         done: whether it was carried out.
     """
 
@@ -52,14 +53,27 @@ class Expiry:
     objects: list[str] = field(default_factory=list)
     nbytes: int = 0
     young: int = 0
+    leases: int = 0
     done: bool = False
 
     def __repr__(self) -> str:
         verb = "removed" if self.done else "would remove"
+        ended = f", {counted(self.leases, 'lease')} that ended" if self.leases else ""
         return (
-            f"{verb} {len(self.versions):,} versions and {len(self.objects):,} objects of {self.nbytes:,} bytes; "
-            f"{self.kept:,} versions stay, {self.young:,} unused objects are too young"
+            f"{verb} {counted(len(self.versions), 'version')} and {counted(len(self.objects), 'object')} of "
+            f"{counted(self.nbytes, 'byte')}{ended}; {counted(self.kept, 'version')} {'stays' if self.kept == 1 else 'stay'}, "
+            f"{counted(self.young, 'unused object')} {'is' if self.young == 1 else 'are'} too young"
         )
+
+
+@dataclass(slots=True)
+class _Sorted:
+    """Versions that stay and that go, where the logs begin (branch and number, by log), and leases that have ended."""
+
+    kept: list[tuple[str, int]] = field(default_factory=list)
+    gone: list[tuple[str, int]] = field(default_factory=list)
+    parents: dict[str, tuple[str, int]] = field(default_factory=dict)
+    ended: list[Lease] = field(default_factory=list)
 
 
 def expire(
@@ -75,7 +89,8 @@ def expire(
         dry_run: change nothing, only say what would go.
         views: gives the ids of versions that saved views need; asked once the floors are raised.
 
-    What stays: named versions, tags, versions leased, those that branches began on, and heads.
+    What stays: named versions, tags, versions leased, those that branches began on, heads; and what any of these contains of other
+    branches, for a merge begins there.
     """
     if grace_s != 0 and not grace_s >= GRACE_MIN_S:
         raise InvalidInput(
@@ -83,27 +98,38 @@ def expire(
             f"request takes its time: give {GRACE_MIN_S:.0f} or more, or 0 when you know that nobody else writes"
         )
     now_ms = int(time.time() * 1000)
-    heads = {b.uuid: log.head(b.uuid) for b in log.refs.branches()}
-    floors = {b: _floor(log, v, now_ms - int(older_than_s * 1000), max(1, keep)) for b, v in heads.items()}
-    if not dry_run:
-        for branch, floor in floors.items():
-            if floor > heads[branch].state.floor and not sealed(heads[branch].head):
-                with contextlib.suppress(Conflict):  # the branch was deleted meanwhile, or another expiry is at work
-                    heads[branch] = log.commit(heads[branch], Transaction(_raise(floor), operation="expire"))
-    # where branches parted, and what they have merged of each other: the next merge begins there
-    bases = {place for head in heads.values() for place in head.state.contains.items()}
+    floors = _raised(log, now_ms - int(older_than_s * 1000), max(1, keep), dry_run=dry_run)
     log.forget_unused()  # leaves that no version refers to yet
-    kept, gone = _sorted(log, floors, views, bases, now_ms, now_ms - int(grace_s * 1000))
-    plan = Expiry(versions=[version_id(b, v) for b, v in gone], kept=len(kept))
-    _objects(log, plan, needed_keys(log, kept), now_ms / 1000 - grace_s)
+    found = _sorted(log, floors, views, now_ms, now_ms - int(grace_s * 1000))
+    needed = _needed(log, found)
+    plan = Expiry(versions=[version_id(b, v) for b, v in found.gone], kept=len(found.kept), leases=len(found.ended))
+    _objects(log, plan, needed, now_ms / 1000 - grace_s)
     if not dry_run:
-        for branch, v in gone:  # first, so that no version is opened whose files go
+        for branch, v in found.gone:  # first, so that no version is opened whose files go
             key = version_key(branch, v)
             log.store.put(key, trimmed(log.store.get(key), key))
         for start in range(0, len(plan.objects), _BATCH):
             log.store.delete(plan.objects[start : start + _BATCH])
+        for lease in found.ended:
+            log.refs.release(lease)
         plan.done = True
     return plan
+
+
+def _raised(log: Log, before_ms: int, keep: int, *, dry_run: bool) -> dict[str, int]:
+    """The floor of each branch, as it is committed: who names a version looks at that one."""
+    floors: dict[str, int] = {}
+    for branch in log.refs.branches():
+        head = log.head(branch.uuid)
+        floor = _floor(log, head, before_ms, keep)
+        if not dry_run and floor > head.state.floor:
+            try:
+                head = log.commit(head, Transaction(_raise(floor), operation="expire"))
+            except Conflict:  # the branch was deleted meanwhile, or another expiry is at work, whose floor may be lower
+                head = log.head(branch.uuid, at_least=head.head.v)
+            floor = min(floor, head.state.floor)
+        floors[branch.uuid] = floor
+    return floors
 
 
 def _raise(floor: int) -> Callable[[Version], list[Change]]:
@@ -128,49 +154,73 @@ def _floor(log: Log, head: Version, before_ms: int, keep: int) -> int:
 
 
 def _sorted(
-    log: Log, floors: dict[str, int], views: Callable[[], Iterable[str]], bases: set[tuple[str, int]], now_ms: int, young_ms: int
-) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:  # fmt: skip
-    """Versions that stay, and those that go. Names are read here, after the floors were raised.
+    log: Log, floors: dict[str, int], views: Callable[[], Iterable[str]], now_ms: int, young_ms: int
+) -> _Sorted:  # fmt: skip
+    """Versions that stay for a reason of their own, and the others. Names are read here, after the floors were raised.
 
     Branches are listed before all else that keeps a version (and again with it): a branch that is gone by then was sealed before,
-    and who names a version of it looks for that seal after writing the name.
+    and who names a version of it looks for that seal after writing the name. Versions are listed last: what a transaction has
+    committed whose lease was not seen any more is among them.
     """
     before = log.refs.branches()
-    pinned = bases | {(t.branch, t.v) for t in log.refs.tags()}
-    pinned |= {(x.branch, x.v) for x in log.refs.leases() if x.until_ms > now_ms}
+    pinned = {(t.branch, t.v) for t in log.refs.tags()}
+    leases = log.refs.leases()
+    pinned |= {(x.branch, x.v) for x in leases if x.until_ms > now_ms}
     needed = set(views())
     branches = [*before, *log.refs.branches()]
     pinned |= {(b.parent, b.parent_v) for b in branches if b.parent is not None and b.parent_v is not None}
     sizes = {e.key: e.size for e in log.store.list("log/")}
     known = {b.uuid for b in branches} | {b.parent for b in branches if b.parent is not None}
-    kept: list[tuple[str, int]] = []
-    gone: list[tuple[str, int]] = []
-    for branch in sorted({key.split("/")[1] for key in sizes if key.count("/") == 2}):
-        numbers = log.numbers(branch)
+    out = _Sorted(ended=[x for x in leases if x.until_ms <= now_ms])
+    for branch, numbers in _numbers(sizes).items():
         # a log without a name is let go only when it was ended: a listing may have missed a branch that was just renamed
         kept_whole = branch not in known and sealed(log.heads(branch, numbers[-1:])[0]) is None
         for start in range(0, len(numbers), _BATCH):
             for h, line_nbytes in log.head_lines(branch, numbers[start : start + _BATCH]):
+                if h.parent is not None and h.parent_v is not None:
+                    out.parents[branch] = (h.parent, h.parent_v)
                 if sizes.get(version_key(branch, h.v), 0) < line_nbytes + h.body_size:
                     continue  # expired before
                 # a young version stays, whatever it is: a branch that is being made has no name yet
                 stays = (branch, h.v) in pinned or version_id(branch, h.v) in needed or h.ts_ms >= young_ms
                 if branch in known or kept_whole:
                     stays = stays or h.v >= floors.get(branch, 0) or h.named or h.v == 0
-                (kept if stays else gone).append((branch, h.v))
-    return kept, gone
+                (out.kept if stays else out.gone).append((branch, h.v))
+    return out
 
 
-def needed_keys(log: Log, versions: Sequence[tuple[str, int]]) -> set[str]:
-    """Keys of all data objects and leaves that some versions refer to."""
+def _numbers(keys: Iterable[str]) -> dict[str, list[int]]:
+    """The versions of each log, by the keys of their objects."""
+    found: dict[str, list[int]] = {}
+    for key in sorted(keys):
+        _, branch, name = key.split("/", 2)
+        if name.endswith(".json") and name[:-5].isdigit():
+            found.setdefault(branch, []).append(int(name[:-5]))
+    return found
+
+
+def _needed(log: Log, found: _Sorted) -> set[str]:
+    """Keys of all data objects and leaves that the versions that stay refer to.
+
+    What a version that stays contains of other branches stays too, and is moved from those that go: where it is merged, or a branch
+    that begins on it, the comparison begins there.
+    """
     needed: set[str] = set()
     seen_leaves: set[str] = set()
-    for branch, v in versions:
+    others, left = set(found.gone), list(found.kept)
+    while left:
+        branch, v = left.pop()
         try:
             state = log.read(branch, v).state
         except NoSuchVersion:
             continue  # another expiry was there first
         needed |= keys_of(log, state, seen_leaves)
+        # versions written before there was ``contains`` only tell where their branch began
+        bases = {*state.contains.items(), found.parents.get(branch, (branch, v))} & others
+        others -= bases
+        left += bases
+        found.kept += bases
+    found.gone = [place for place in found.gone if place in others]
     return needed
 
 

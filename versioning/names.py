@@ -153,7 +153,7 @@ def check_kept(log: Log, at: Version) -> None:
         why: str | None = "its branch was ended"
     else:
         ended = sealed(newest.head)
-        below = at.head.v < newest.state.floor and not at.head.named
+        below = 0 < at.head.v < newest.state.floor and not at.head.named  # the first of a branch does not expire
         why = f"its branch was {ended}" if ended else "it lies below the floor" if below else None
     if why is not None and not _pinned(log, at):
         raise VersionExpired(

@@ -669,3 +669,139 @@ def test_a_new_dataset_at_the_place_is_not_touched(mem_url: str) -> None:
     assert lakefmt.load(mem_url).fsck()
     with pytest.raises(AlreadyExists):
         lakefmt.empty(mem_url)
+
+
+# -- what merges begin on ---------------------------------------------------------------------------------------------
+
+
+def _row(i: int) -> dict[str, Any]:
+    return {"x": [i], "v": np.full((1, 50), i, "f4")}
+
+
+def _flushed(ds: Any, *rows: int) -> str:
+    for i in rows:
+        ds.extend(_row(i))
+        ds.flush()
+    return str(ds.version_id)
+
+
+@pytest.mark.parametrize("how", ["tag", "lease", "named"])
+def test_a_version_that_is_kept_can_still_be_merged(store: MemoryStore, how: str) -> None:
+    """It contains an older version of another branch than the heads do: that is where the merge begins."""
+    ds = opened(store)
+    for name in ("dev", "feat"):
+        ds.create_branch(name)
+    dev, feat = opened(store, branch="dev"), opened(store, branch="feat")
+    base = _flushed(dev, 10)
+    feat.merge(base)
+    kept = _flushed(feat, 20)
+    context: Any = None
+    if how == "tag":
+        feat.tag("rel")
+    elif how == "lease":
+        context = opened_at(store, kept).lease(hours=48)
+        context.__enter__()
+    else:
+        kept = feat.commit("rel")
+    _flushed(dev, 11, 12)
+    feat.merge("dev")
+    ds.merge("dev")
+    opened(store).expire(0, grace_s=0)
+    now = opened(store)
+    now.merge(kept)
+    assert sorted(values(now)) == [2, 3, 10, 11, 12, 20, 100]
+    at = opened_at(store, kept)
+    at.checkout("more", create=True)
+    _flushed(at, 30)
+    now.merge("more")
+    assert sorted(values(now)) == [2, 3, 10, 11, 12, 20, 30, 100]
+    if context is not None:
+        context.__exit__(None, None, None)
+
+
+def test_a_tag_on_a_branch_that_was_deleted_can_still_be_merged(store: MemoryStore) -> None:
+    ds = opened(store)
+    _flushed(ds, 4)
+    ds.create_branch("dev")
+    dev = opened(store, branch="dev")
+    _flushed(dev, 10)
+    dev.tag("rel")
+    _flushed(dev, 11)
+    ds.delete_branch("dev")
+    _flushed(ds, 5, 6)
+    ds.expire(0, grace_s=0)
+    now = opened(store)
+    now.merge("rel")
+    assert sorted(values(now)) == [2, 3, 4, 5, 6, 10, 100]
+
+
+@pytest.mark.parametrize("act", ["reset", "tag", "branch", "lease"])
+def test_the_first_version_of_a_branch_does_not_expire(store: MemoryStore, act: str) -> None:
+    ds = opened(store)
+    ds.checkout("work", create=True)
+    _flushed(ds, 1, 2, 3)
+    ds.expire(0, grace_s=0)
+    first = f"{ds._branch.uuid[:12]}-0"
+    if act == "reset":
+        ds.reset()
+        assert values(ds) == [100, 2, 3]
+    elif act == "tag":
+        ds.tag("began", first)
+    elif act == "branch":
+        ds.create_branch("again", first)
+        assert values(opened(store, branch="again")) == [100, 2, 3]
+    else:
+        with opened_at(store, first).lease():
+            pass
+
+
+# -- floors -------------------------------------------------------------------------------------------------------------
+
+
+def test_an_expiry_whose_floor_another_has_forestalled_lets_nothing_go_above_the_floor_that_is_committed(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who names a version looks at the committed floor."""
+    ds, other, tagger = (opened(store) for _ in range(3))
+    put = ds._log._put_version
+    keep = ds._writer.version.head.v - OLD + 1
+    listed = ds._log.store.list
+
+    def forestalled(*args: Any) -> Any:
+        monkeypatch.undo()
+        monkeypatch.setattr("lakefmt.versioning.expire.time", SimpleNamespace(time=lambda: time.time() + HOUR))
+        other.expire(0, keep=keep, grace_s=0)
+        monkeypatch.setattr(ds._log.store, "list", and_tag)
+        return put(*args)
+
+    def and_tag(prefix: str) -> Any:
+        found = list(listed(prefix))
+        if prefix == ".queries/":  # after the names were listed
+            tagger.tag("mine", version(ds, OLD))
+        return iter(found)
+
+    monkeypatch.setattr(ds._log, "_put_version", forestalled)
+    ds.expire(0, grace_s=0)
+    monkeypatch.undo()
+    assert values(opened_at(store, "mine")) == [0, 1, 2]
+    sound(store)
+
+
+# -- leases -------------------------------------------------------------------------------------------------------------
+
+
+def test_leases_that_have_ended_go(store: MemoryStore, later: Callable[[float], None]) -> None:
+    ds = opened(store)
+    contexts = [opened_at(store, version(ds, OLD)).lease(hours=h) for h in (2, 48)]
+    for c in contexts:
+        c.__enter__()
+    assert ds.expire(0, grace_s=0).leases == 0
+    later(3)
+    told = ds.expire(0, grace_s=0, dry_run=True)
+    assert (told.leases, len(ds.leases)) == (1, 2)
+    assert "1 lease that ended" in repr(told)
+    assert ds.expire(0, grace_s=0).leases == 1
+    assert len(ds.leases) == 1
+    for c in contexts:
+        c.__exit__(None, None, None)
+    assert ds.leases == []
