@@ -20,7 +20,7 @@ from lakefmt.errors import Conflict, InvalidInput, NoSuchVersion
 from lakefmt.fragment.meta import INLINE_FOLDER
 from lakefmt.versioning.changes import Change, SetFloor
 from lakefmt.versioning.encode import trimmed
-from lakefmt.versioning.leaves import Tree
+from lakefmt.versioning.leaves import REUSE_AGE_MAX_S, Tree
 from lakefmt.versioning.log import TRANSACTION_AGE_MAX_S, Log, Transaction, sealed, version_key
 from lakefmt.versioning.records import Lease, State, Version, version_id
 from lakefmt.versioning.texts import counted
@@ -30,7 +30,8 @@ GRACE_S = 24 * 3600.0
 #: The least grace period: twice the age at which a transaction refuses to commit, for retries, pauses and clocks that differ.
 GRACE_MIN_S = 2.0 * TRANSACTION_AGE_MAX_S
 #: Folders of objects that versions refer to.
-DATA_FOLDERS = ("data/", "overlays/", "dv/", "meta/")
+LEAF_FOLDER = "meta/"
+DATA_FOLDERS = ("data/", "overlays/", "dv/", LEAF_FOLDER)
 _BATCH = 256
 
 
@@ -103,7 +104,7 @@ def expire(
     found = _sorted(log, floors, views, now_ms, now_ms - int(grace_s * 1000))
     needed = _needed(log, found)
     plan = Expiry(versions=[version_id(b, v) for b, v in found.gone], kept=len(found.kept), leases=len(found.ended))
-    _objects(log, plan, needed, now_ms / 1000 - grace_s)
+    _objects(log, plan, needed, now_ms / 1000, now_ms / 1000 - grace_s)
     if not dry_run:
         for branch, v in found.gone:  # first, so that no version is opened whose files go
             key = version_key(branch, v)
@@ -234,13 +235,16 @@ def keys_of(log: Log, state: State, seen_leaves: set[str]) -> set[str]:
     return keys | {leaf.key for leaf in state.leaves}
 
 
-def _objects(log: Log, plan: Expiry, needed: set[str], before_s: float) -> None:
-    """Objects that nothing needs, and that are old enough."""
+def _objects(log: Log, plan: Expiry, needed: set[str], now_s: float, before_s: float) -> None:
+    """Objects that nothing needs, and that are old enough. A leaf may be used by a handle that wrote it a short time ago, whatever
+    the grace period: one that is idle has joined small leaves for its next commit.
+    """
     for folder in (*DATA_FOLDERS, "_probe/"):
+        youngest_s = min(before_s, now_s - 2 * REUSE_AGE_MAX_S) if folder == LEAF_FOLDER else before_s
         for entry in log.store.list(folder):
             if entry.key in needed:
                 continue
-            if entry.modified_s is None or entry.modified_s >= before_s:
+            if entry.modified_s is None or entry.modified_s >= youngest_s:
                 plan.young += 1
                 continue
             plan.objects.append(entry.key)

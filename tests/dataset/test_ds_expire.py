@@ -659,6 +659,31 @@ def test_the_same_handle_goes_on_after_an_expiry_without_grace(monkeypatch: pyte
     assert opened(store).fsck(full=True)
 
 
+def test_an_idle_handle_goes_on_after_an_expiry_without_grace(
+    monkeypatch: pytest.MonkeyPatch, later: Callable[[float], None]
+) -> None:
+    """The same of leaves that another handle has joined, which does nothing while the expiry runs."""
+    for name, value in (("INLINE_MAX", 2), ("INLINE_KEPT", 1), ("SMALL_LEAVES_MAX", 3)):
+        monkeypatch.setattr(leaves, name, value)
+    store = memory()
+    Log.create(store)
+    ds = opened(store)
+    ds.create_tensor("x", dtype="int64")
+    rows = 0
+    while not ds._log._merges:
+        ds.extend({"x": np.full(100, rows)})
+        ds.commit()
+        rows += 100
+    later(0.1)
+    opened(store).expire(0, grace_s=0)
+    for _ in range(5):
+        ds.extend({"x": np.full(100, rows)})
+        ds.commit()
+        rows += 100
+    assert len(values(opened(store))) == rows
+    assert opened(store).fsck(full=True)
+
+
 def test_a_new_dataset_at_the_place_is_not_touched(mem_url: str) -> None:
     ds = lakefmt.dataset(mem_url)
     ds.create_tensor("x", dtype="int64")
