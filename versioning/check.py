@@ -93,11 +93,10 @@ def check(log: Log, *, full: bool = False, only: Version | None = None) -> Repor
         full: read every byte and compare checksums; else sizes.
     """
     report = Report(full=full)
-    log.store.release()  # an open file would show what was there before
-    needs = _Needs(log, full=full)
+    _look_anew(log)
+    needs = _Needs(log, only is not None, full=full)
     if only is not None:
         needs.add(only)
-        needs.expired[0] = False  # what it lacks is told, whatever the reason
     else:
         pins, bad = find_pins(log.store)  # before the logs: what they name is there by then
         report.problems += [Problem("name", key, str(e)) for key, e in bad.items()]
@@ -108,6 +107,12 @@ def check(log: Log, *, full: bool = False, only: Version | None = None) -> Repor
     report.versions = len(needs.versions)
     needs.look(report)
     return report
+
+
+def _look_anew(log: Log) -> None:
+    """Let go of open files: they would show what was there before."""
+    if log.store.is_local:
+        log.store.release()
 
 
 class _Logs:
@@ -225,16 +230,20 @@ class _Logs:
 class _Needs:
     """What versions refer to, and which of them."""
 
-    def __init__(self, log: Log, *, full: bool) -> None:
-        self.log, self.full = log, full
+    def __init__(self, log: Log, one: bool, *, full: bool) -> None:
+        """
+        Args:
+            one: a single version is looked at; that it has expired is no reason then for its files not to be there.
+        """
+        self.log, self.one, self.full = log, one, full
         folders = (*DATA_FOLDERS, LEAF_FOLDER)
         self.sizes = {e.key: e.size for folder in folders for e in log.store.list(folder)}
         self.versions: list[tuple[str, int]] = []
         self.files: dict[str, ColumnFile] = {}
         self._users: dict[str, list[int]] = {}  # of a file or leaf: places in ``versions``
         self._holders: dict[str, list[str]] = {}  # of a file: the leaves that list it
-        self._bad_leaves: dict[str, Corrupt] = {}
-        self.expired: dict[int, bool] = {}  # whether a version, by its place, has expired since it was read
+        self._bad_leaves: dict[str, LakeError] = {}
+        self._expired: dict[int, bool] = {}  # whether a version, by its place, has expired since it was read
 
     def add(self, version: Version) -> None:
         """Note what a version needs; leaves are read when they are first met."""
@@ -254,6 +263,11 @@ class _Needs:
             if self.full or self.sizes.get(leaf.key) != leaf.size:
                 self.log.leaves.forget(leaf)
             self.log.leaves.table(leaf)
+        except VersionExpired as e:
+            if self.one:
+                raise
+            self._bad_leaves[leaf.key] = e
+            return
         except Corrupt as e:
             self._bad_leaves[leaf.key] = e
             return
@@ -292,19 +306,19 @@ class _Needs:
         """Note it, unless all versions that need the object have expired since they were read."""
         places = {*self._users.get(key, ()), *(p for leaf in self._holders.get(key, ()) for p in self._users[leaf])}
         newest_first = sorted(places, key=lambda p: (self.versions[p][0], -self.versions[p][1]))
-        while newest_first and self._has_expired(newest_first[0]):
+        while newest_first and not self.one and self._has_expired(newest_first[0]):
             newest_first.pop(0)
         if newest_first:
             report.problems.append(Problem(what, key, detail, tuple(version_id(*self.versions[p]) for p in newest_first)))
 
     def _has_expired(self, place: int) -> bool:
-        if place not in self.expired:
+        if place not in self._expired:
             try:
                 self.log.read(*self.versions[place])
-                self.expired[place] = False
+                self._expired[place] = False
             except NoSuchVersion:
-                self.expired[place] = True
-        return self.expired[place]
+                self._expired[place] = True
+        return self._expired[place]
 
 
 def _exists(log: Log, key: str) -> bool:
@@ -387,7 +401,7 @@ def repair(log: Log, report: Report, *, dry_run: bool = False) -> Repair:
     its number. Files that are missing or damaged are taken out of the newest version of each branch, where the samples they held
     are missing from then on; older versions stay as they are, for a copy of the files may turn up. So do branches that have ended.
     """
-    log.store.release()  # an open file would show what was there before
+    _look_anew(log)
     made = Repair(done=not dry_run)
     bare: dict[str, Version] = {}  # of a dry run: the newest version below a torn one
     for problem in report.problems:

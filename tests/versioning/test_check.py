@@ -234,22 +234,27 @@ def _names(ds: Any) -> None:
 
 
 @pytest.mark.parametrize("act", [_commit, _expire, _names, lambda ds: ds.compact(), lambda ds: ds.squash()])
-@pytest.mark.parametrize("full", [False, True])
-def test_no_alarm_over_what_others_do_meanwhile(store: MemoryStore, act: Callable[[Any], Any], full: bool) -> None:
+@pytest.mark.parametrize("how", ["sizes", "every byte", "leaves"])
+def test_no_alarm_over_what_others_do_meanwhile(
+    store: MemoryStore, act: Callable[[Any], Any], how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     at = 0
+    if how == "leaves":
+        monkeypatch.setattr(leaves, "INLINE_MAX", 2)
+        monkeypatch.setattr(leaves, "INLINE_KEPT", 1)
     if act is not _expire:
         opened(store).delete_branch("dev")
     else:
         ds = opened(store)
-        ds.extend({"x": [1], "v": np.zeros((1, 500), "f4")})
-        ds.flush()
+        for i in range(5):
+            ds.extend({"x": [i], "v": np.zeros((1, 500), "f4")})
+            ds.flush()
         ds.compact()
     while True:
         inner = copied(store)
         ds = opened(inner)
         wrapped = Interleaved(inner, at, lambda ds=ds: act(ds))  # type: ignore[misc]
-        log = Log.open(wrapped)
-        report = check(log, full=full)
+        report = opened(wrapped).fsck(full=how == "every byte")
         assert report.problems == [], at
         if wrapped.seen < at:
             break
