@@ -18,7 +18,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
-import numpy as np
 import xxhash
 
 from lakefmt.errors import Corrupt, LakeError, NoSuchObject, NoSuchVersion, UnsupportedFormat, VersionExpired
@@ -340,7 +339,7 @@ class Loss:
         branch: its name.
         what: a tensor whose samples are missing from now on; ``(row ids)`` of rows that have new ones; ``(deleted rows are back)``.
         count: of how many rows.
-        rows: positions (first, and one past the last) among which these are.
+        rows: positions (first, and one past the last), as they are after the repair, among which these are.
         keys: the files.
         versions: ids of the versions that need one of them still.
     """
@@ -497,17 +496,16 @@ def _mend_branch(
         groups: list[Group] = []
         losses.clear()
         tensors = {t.id: t for t in version.state.tensors}
-        fragments = Tree(version.state, log.leaves)
-        starts = np.concatenate(([0], np.cumsum(fragments.live))).tolist()
-        for i, fragment in enumerate(fragments):
+        stop = 0
+        for fragment in Tree(version.state, log.leaves):
             left = salvage.remains(fragment, tensors)
+            start, stop = stop, stop + (fragment if left is None else left.fragment).live
             if left is None:
                 continue
             groups.append(Group((fragment.id,), (left.fragment,)))
             keys = tuple(sorted(left.keys))
             versions = tuple(dict.fromkeys(v for k in keys for v in needed.get(k, ())))
-            rows = (starts[i], starts[i + 1])
-            losses.extend(Loss(branch.name, what, count, rows, keys, versions) for what, count in left.lost.items())
+            losses.extend(Loss(branch.name, what, n, (start, stop), keys, versions) for what, n in left.lost.items())
         if not groups:
             raise Nothing("no file of the newest version is lost")
         return [Compact(tuple(groups))]

@@ -187,6 +187,29 @@ def test_samples_of_dropped_tensors_do_not_come_back_old(place: str) -> None:
     assert found == [True, False, True], "a revert would show what is there"
 
 
+def test_what_is_lost_is_said(place: str) -> None:
+    ds = lakefmt.load(place)
+    ds.pop(1)
+    ds.v[5] = filled(500)
+    ds.pop(10)
+    ds.commit("changed")
+    fragments = ds._writer.snapshot.fragments
+    lost = [fragments[0].deleted.file.key, overlay(ds, 1, "v").files[1].key, fragments[2].files[0].key]
+    lose(place, *lost)
+    ds, did = mended(place)
+    assert {(x.branch, x.what, x.count, x.rows) for x in did.losses} == {
+        ("main", "(deleted rows are back)", 1, (0, 4)), ("main", "v", 1, (4, 8)), ("main", "x", 4, (8, 11)),
+        ("main", "image", 4, (8, 11)), ("main", "note", 4, (8, 11)),
+    }  # fmt: skip
+    text = repr(did)
+    assert "branch 'main': 1 deleted row is back, among rows 0 to 3 (dv/" in text
+    assert "1 sample of 'v' is lost, among rows 4 to 7 (overlays/" in text
+    assert "4 samples of 'x' are lost, among rows 8 to 10 (data/" in text
+    assert all(key in text for key in lost)
+    assert all("needed by version" in line for line in text.splitlines())
+    assert values(ds)[:4] == [0, 1, 2, 3]
+
+
 # -- row ids -------------------------------------------------------------------------------------------------------
 
 
