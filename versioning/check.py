@@ -25,6 +25,7 @@ from lakefmt.fragment.meta import INLINE_FOLDER, ColumnFile
 from lakefmt.fragment.verify import verify_files
 from lakefmt.versioning.changes import Change, Compact, Group, Name, touches
 from lakefmt.versioning.encode import decode_version, encode_version
+from lakefmt.versioning.expire import numbers_of
 from lakefmt.versioning.leaves import Tree
 from lakefmt.versioning.log import Log, Nothing, Transaction, sealed, version_key
 from lakefmt.versioning.lost import DELETIONS, IDS, Salvage
@@ -130,13 +131,8 @@ class _Logs:
         had expired), only what a name needs.
         """
         branches = {b.uuid: b for b in self._branches()}
-        numbers: dict[str, list[int]] = {b: [] for b in branches}
-        for entry in self.log.store.list("log/"):
-            _, branch, name = entry.key.split("/", 2)
-            if name.endswith(".json") and name[:-5].isdigit():
-                numbers.setdefault(branch, []).append(int(name[:-5]))
+        numbers = {b: list[int]() for b in branches} | numbers_of(e.key for e in self.log.store.list("log/"))
         for branch, found in numbers.items():
-            found.sort()
             every = branch in branches or self._ended(branch, found[-1])
             pinned = {p.v for p in self.pins if branch.startswith(p.branch)}
             yield from (v for v in self._of_log(branch, found) if every or v.head.v in pinned)
@@ -516,9 +512,9 @@ def _mend_branch(
         except Nothing:
             return
     else:
-        message = f"repair: {counted(len(needed), 'file')} lost"
         try:
-            log.commit(head, Transaction(build, message=message, named=True, operation="repair", again=True))
+            txn = Transaction(build, message="repair: lost files taken out", named=True, operation="repair", again=True)
+            log.commit(head, txn)
         except Nothing:
             return
     made.losses += losses

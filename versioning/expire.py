@@ -173,7 +173,7 @@ def _sorted(
     sizes = {e.key: e.size for e in log.store.list("log/")}
     known = {b.uuid for b in branches} | {b.parent for b in branches if b.parent is not None}
     out = _Sorted(ended=[x for x in leases if x.until_ms <= now_ms])
-    for branch, numbers in _numbers(sizes).items():
+    for branch, numbers in numbers_of(sizes).items():
         # a log without a name is let go only when it was ended: a listing may have missed a branch that was just renamed
         kept_whole = branch not in known and sealed(log.heads(branch, numbers[-1:])[0]) is None
         for start in range(0, len(numbers), _BATCH):
@@ -190,11 +190,11 @@ def _sorted(
     return out
 
 
-def _numbers(keys: Iterable[str]) -> dict[str, list[int]]:
-    """The versions of each log, by the keys of their objects."""
+def numbers_of(keys: Iterable[str]) -> dict[str, list[int]]:
+    """The versions of each log, ascending, by the keys below ``log/``; what else lies there is not looked at."""
     found: dict[str, list[int]] = {}
     for key in sorted(keys):
-        _, branch, name = key.split("/", 2)
+        _, branch, name = (*key.split("/", 2), "", "")[:3]
         if name.endswith(".json") and name[:-5].isdigit():
             found.setdefault(branch, []).append(int(name[:-5]))
     return found

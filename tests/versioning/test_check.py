@@ -158,6 +158,14 @@ def test_all_versions_that_need_a_lost_file_are_listed(store: MemoryStore, monke
     assert f"and {len(set(need)) - 8} more" in repr(report)
 
 
+def test_what_does_not_belong_there_harms_nobody(store: MemoryStore) -> None:
+    ds = opened(store)
+    for key in ("log/README", "log/notes/deep/down.json", "refs/tags/notes.txt", ".queries/notes", "data/notes"):
+        store.put(key, b"a note")
+    assert found(store)
+    ds.expire(0, grace_s=0, dry_run=True)
+
+
 def test_texts_count_right() -> None:
     report = Report(versions=1, objects=1, nbytes=1)
     assert "1 version, 1 object, 1 byte\n" in repr(report)
