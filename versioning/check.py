@@ -311,6 +311,8 @@ class _Needs:
             try:
                 self.log.read(*self.versions[place])
                 self._expired[place] = False
+            except Corrupt:
+                self._expired[place] = False
             except NoSuchVersion:
                 self._expired[place] = True
         return self._expired[place]
