@@ -227,10 +227,11 @@ class Dataset(Versioned, Kept, Rowset):
 
     def _selecting(self, where: str, parameters: Any) -> Callable[[Version], Any]:
         """What a condition selects in a version of this branch, as a view."""
+        from lakefmt.query import rows_to_change
 
         def select(version: Version) -> Any:
             here = version is self._writer.version
-            return (self if here else Dataset(self._log, self._url, None, version)).query(where, parameters)
+            return rows_to_change(self if here else Dataset(self._log, self._url, None, version), where, parameters)
 
         return select
 

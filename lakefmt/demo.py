@@ -20,8 +20,7 @@ import numpy as np
 import lakefmt
 from lakefmt.cells import Array
 from lakefmt.dataset import Dataset
-from lakefmt.errors import AlreadyExists, MissingExtra, NotFound
-from lakefmt.show import counted
+from lakefmt.errors import AlreadyExists, MissingExtra, NotFound, counted
 
 SIDE = 64
 BATCH = 32

@@ -224,6 +224,6 @@ class UnsavedRows(RuntimeWarning):
     """What a handle had buffered could not be stored when it was dropped, or when the interpreter ended."""
 
 
-def counted(n: int, noun: str) -> str:
-    """A number and what it counts: ``1 row``, ``2,000 rows``."""
-    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number and what it counts: ``1 row``, ``2,000 rows``, ``2 batches``."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"

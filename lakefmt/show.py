@@ -6,6 +6,7 @@ import html
 import sys
 from typing import Any
 
+from lakefmt.errors import counted
 from lakefmt.rowset import Rowset
 from lakefmt.versioning.clock import time_text
 from lakefmt.versioning.records import version_id
@@ -13,11 +14,6 @@ from lakefmt.versioning.records import version_id
 #: Rows whose shapes are read one by one to be shown.
 _ROWS_LOOKED_AT_MAX = 10_000
 _COLUMNS = ("tensor", "htype", "shape", "dtype", "compression")
-
-
-def counted(number: int, one: str, many: str = "") -> str:
-    """A number and what it counts: ``1 row``, ``2,000 rows``, ``2 batches``."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def _table(rowset: Rowset) -> list[tuple[str, ...]]:

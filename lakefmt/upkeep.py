@@ -15,6 +15,7 @@ from lakefmt.diverged import send_diverged
 from lakefmt.errors import Corrupt, InvalidInput, counted
 from lakefmt.fragment.meta import Fragment
 from lakefmt.handle import Handle
+from lakefmt.place import COPIED, check_free
 from lakefmt.storage import Store, open_store, parse_address
 from lakefmt.transfer import Transfer, copy_all, copy_head, send_branch
 from lakefmt.versioning.changes import Change, Compact, Group
@@ -223,6 +224,7 @@ class Kept(Handle):
 
         self.flush()
         to = _place(path, storage_options)
+        check_free(to, parse_address(path).base, COPIED)
         log, version, _ = copy_head(self._log, self._writer.version, to, None)
         return Dataset(log, parse_address(path).base, log.branch("main"), version)
 
@@ -231,7 +233,9 @@ class Kept(Handle):
         older copy, only what is missing goes.
         """
         self.flush()
-        return copy_all(self._log, _place(path, storage_options))
+        to = _place(path, storage_options)
+        check_free(to, parse_address(path).base, COPIED)
+        return copy_all(self._log, to)
 
     def push(
         self, path: str | os.PathLike[str], *, as_branch: str | None = None, storage_options: Mapping[str, Any] | None = None

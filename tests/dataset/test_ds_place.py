@@ -10,8 +10,8 @@ import pytest
 from dataset_tools import values
 
 import lakefmt
-from lakefmt.api import COPIED, check_free
 from lakefmt.errors import InvalidInput, LakeError, NoSuchDataset
+from lakefmt.place import COPIED, check_free
 from lakefmt.storage import open_store
 
 
@@ -82,3 +82,20 @@ def test_a_folder_that_may_not_be_looked_into(tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0o000)
     with pytest.raises(LakeError, match="closed"):
         lakefmt.dataset(tmp_path / "closed")
+
+
+@pytest.mark.parametrize("how", ["copy", "deepcopy"])
+def test_copies_are_not_made_among_other_files(tmp_path: Path, how: str) -> None:
+    ds = lakefmt.empty(tmp_path / "ds")
+    ds.create_tensor("x", dtype="int64")
+    ds.append({"x": 1})
+    ds.commit()
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "letter.txt").write_text("dear")
+    with pytest.raises(NoSuchDataset, match=r"letter\.txt"):
+        getattr(ds, how)(tmp_path / "theirs")
+    with pytest.raises(InvalidInput, match="lies in 'data'"):
+        getattr(ds, how)(tmp_path / "ds" / "data" / "inner")
+    assert sorted(p.name for p in (tmp_path / "theirs").iterdir()) == ["letter.txt"]
+    getattr(ds, how)(tmp_path / "theirs" / "inner")
+    assert lakefmt.load(tmp_path / "theirs" / "inner").x.numpy().tolist() == [1]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import lakefmt
-from lakefmt.show import counted
+from lakefmt.errors import counted
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ LAYERS = (
         "merge_schema",
         "merge",
         "merge_base",
+        "place",
         "transfer",
         "diverged",
         "versions",
