@@ -153,7 +153,7 @@ _KIN = frozenset({"generic", "embedding", "class_label"})
 
 
 def _retyped(now: TensorDef, htype: str, at: Snapshot) -> TensorDef:
-    if htype not in HTYPES:
+    if not isinstance(htype, str) or htype not in HTYPES:
         raise InvalidInput(f"alter_tensor({now.name!r}): unknown htype {htype!r}; known: {', '.join(HTYPES)}")
     if not {now.htype, htype} <= _KIN:
         raise InvalidInput(f"alter_tensor({now.name!r}): {now.htype!r} samples cannot become {htype!r}; create a new tensor")

@@ -93,7 +93,7 @@ class Snapshot:
         """
         try:
             return self.definitions[name]
-        except KeyError:
+        except (KeyError, TypeError):
             raise NoSuchTensor(f"{self.url} has no tensor {name!r}; {nearest(name, self.definitions)}") from None
 
     def extent(self, first: int, stop: int) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -133,8 +132,9 @@ class Kept(Handle):
         if not dry_run:
             self._write()
         self.flush()
+        grace = _seconds(grace_s, f"expire(grace_s={grace_s!r})")
         done = expire(
-            self._log, older_than_s=_age_s(older_than), keep=keep, grace_s=grace_s, dry_run=dry_run,
+            self._log, older_than_s=_age_s(older_than), keep=keep, grace_s=grace, dry_run=dry_run,
             views=lambda: [view.version for view in self.get_views()],  # type: ignore[attr-defined]
         )  # fmt: skip
         if not dry_run and self._branch is not None:
@@ -142,19 +142,24 @@ class Kept(Handle):
         return done
 
     @contextmanager
-    def lease(self, hours: float = 24.0, *, holder: str | None = None) -> Iterator[Lease]:
+    def lease(self, hours: float | timedelta = 24.0, *, holder: str | None = None) -> Iterator[Lease]:
         """Keep the version stood on from expiring while a block runs (a training run), at most for some hours.
 
         Args:
-            hours: how long at most, should this process die.
+            hours: how long at most, should this process die; or a ``timedelta``.
             holder: who needs it, for those who look; by default host and process.
 
         Raises:
             VersionExpired: its files may be gone already.
         """
+        seconds = _seconds(hours if isinstance(hours, timedelta) else _times(hours, 3600), f"lease(hours={hours!r})")
+        if seconds <= 0:
+            raise InvalidInput(f"lease(hours={hours!r}): give a time above 0")
+        if holder is not None and not (isinstance(holder, str) and holder.isprintable()):
+            raise InvalidInput(f"lease(holder={holder!r}): a holder is a line of text")
         head = self._writer.version.head
         version = self._writer.version
-        with self._log.refs.leased(head.branch, head.v, hours * 3600, lambda: check_kept(self._log, version), holder) as lease:
+        with self._log.refs.leased(head.branch, head.v, seconds, lambda: check_kept(self._log, version), holder) as lease:
             yield lease
 
     @property
@@ -204,6 +209,8 @@ class Kept(Handle):
         Returns:
             What was done, what is lost, and what could not be mended.
         """
+        if report is not None and not isinstance(report, Report):
+            raise InvalidInput(f"repair({report!r}): give a report of fsck(), or nothing")
         if not dry_run:
             self._write()
             self._writer.discard()
@@ -306,15 +313,22 @@ def _place(path: str | os.PathLike[str], options: Mapping[str, Any] | None) -> S
     return open_store(address.base, dict(options) if options else None)
 
 
+def _times(number: Any, factor: int) -> Any:
+    return number * factor if isinstance(number, (int, float)) and not isinstance(number, bool) else number
+
+
+def _seconds(given: Any, what: str) -> float:
+    """A length of time."""
+    given = given.total_seconds() if isinstance(given, timedelta) else given
+    if isinstance(given, (int, float)) and not isinstance(given, bool) and abs(given) <= 1e10:
+        return float(given)
+    raise InvalidInput(f"{what}: give a number (of no more than 300 years) or a timedelta")
+
+
 def _age_s(older_than: Any) -> float:
     if older_than is None:
         return 7 * 24 * 3600.0
-    if isinstance(older_than, timedelta):
-        return older_than.total_seconds()
-    if isinstance(older_than, (int, float)) and not isinstance(older_than, bool):
-        age = float(older_than)
-        if not math.isfinite(age) or abs(age) > 1e10:
-            raise InvalidInput(f"expire(older_than={older_than!r}): give a number of seconds, a timedelta or a time")
-        return age
+    if isinstance(older_than, (int, float, timedelta)) and not isinstance(older_than, bool):
+        return _seconds(older_than, f"expire(older_than={older_than!r})")
     now_s = datetime.now().astimezone().timestamp()
     return now_s - milliseconds(older_than) / 1000

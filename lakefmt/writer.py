@@ -95,7 +95,7 @@ class Writer:
         return {t.name: edited.get(t.id, t) for t in self.version.state.tensors} if edited else self.snapshot.definitions
 
     def definition(self, name: str) -> TensorDef:
-        found = self.snapshot.definitions.get(name)
+        found = self.snapshot.definitions.get(name) if isinstance(name, str) else None
         if found is None:
             raise NoSuchTensor(
                 f"{self.url} has no tensor {name!r}; {nearest(name, self.snapshot.definitions)} "

@@ -226,4 +226,7 @@ def put_once(store: Store, key: str, data: bytes) -> bool:
 
 
 def _key(folder: str, name: str) -> str:
-    return f"{folder}{quote(name, safe='')}.json"
+    try:
+        return f"{folder}{quote(name, safe='')}.json"
+    except (TypeError, UnicodeEncodeError):
+        raise InvalidInput(f"{name!r} is no name of a branch, tag or lease: these are str, without lone surrogates") from None
