@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lakefmt.cells import Rows
-from lakefmt.errors import EmptyCommit, InvalidInput, NoSuchVersion, nearest
+from lakefmt.errors import EmptyCommit, InvalidInput, NoSuchVersion, VersionExpired, nearest
 from lakefmt.handle import Handle
 from lakefmt.merge import RESOLUTIONS, Replay
 from lakefmt.merge_base import Base, Reader, merge_base
@@ -22,6 +22,7 @@ from lakefmt.versioning.diff import NO_ROWS, Diff, changes_between, diff_version
 from lakefmt.versioning.log import TRANSACTION_AGE_MAX_S, Nothing, Transaction
 from lakefmt.versioning.names import at_time, check_kept, create_branch, create_tag, delete_branch, rename_branch, squash_branch
 from lakefmt.versioning.records import Branch, Head, Tag, Version, version_id
+from lakefmt.versioning.refs import parse_version_id
 
 #: What changes no rows, so that there is nothing in it to name or to go back from.
 _UPKEEP = ("compact", "expire", "fold", "settle")
@@ -124,13 +125,23 @@ class Versioned(Handle):
                 if self._read_only:
                     self._write()
                 create_branch(self._log, str(address), self._writer.version)
-            branch, version = self._resolve(address) if address is not None else (None, self._as_of(as_of))
+            branch, version = self._found(str(address)) if address is not None else (None, self._as_of(as_of))
             self._writer.move_to(version)
             self._branch = branch
         return version.id
 
     def _as_of(self, as_of: Any) -> Version:
         return at_time(self._log, self._writer.version.head.branch, milliseconds(as_of))
+
+    def _found(self, address: str) -> tuple[Branch | None, Version]:
+        try:
+            return self._resolve(address)
+        except VersionExpired:
+            raise
+        except NoSuchVersion as error:
+            if parse_version_id(address) is not None:
+                raise
+            raise NoSuchVersion(f"{error.args[0]} (checkout({address!r}, create=True) makes a branch)") from None
 
     def _resolve(self, address: str) -> tuple[Branch | None, Version]:
         return self._log.resolve(address)

@@ -197,10 +197,7 @@ class Log:
             found = self.refs.find_branch(name)
         if found is None:
             known = [b.name for b in self.refs.branches()] + [t.name for t in self.refs.tags()]
-            raise NoSuchVersion(
-                f"{self.store.url} has no branch, tag or version {name!r}; {nearest(name, known)} "
-                f"(checkout({name!r}, create=True) makes a branch)"
-            )
+            raise NoSuchVersion(f"{self.store.url} has no branch, tag or version {name!r}; {nearest(name, known)}")
         return found
 
     def resolve(self, at: str) -> tuple[Branch | None, Version]:
