@@ -118,7 +118,7 @@ def checked_weights(weights: Weights, n: int, evaluate: Evaluate | None) -> Floa
         weights = evaluate(weights)
     try:
         array: Floats = np.array(weights, dtype=np.float64)
-    except (TypeError, ValueError) as e:
+    except (TypeError, ValueError, OverflowError) as e:
         raise InvalidInput(f"sample_by: weights must be numbers, one a row ({e})") from e
     if array.shape != (n,):
         raise InvalidInput(f"sample_by: {n} rows need weights of shape ({n},), got {array.shape}")

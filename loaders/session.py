@@ -226,8 +226,8 @@ def restored(job: Job, state: dict[str, Any]) -> tuple[Job, tuple[int, int]]:
 class _Saved(msgspec.Struct, frozen=True):
     """A loader's state as ``state_dict`` gives it."""
 
-    epoch: Annotated[int, msgspec.Meta(ge=0)]
-    rows: Annotated[int, msgspec.Meta(ge=0)]
+    epoch: Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
+    rows: Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
     plan: dict[str, Any]
     source: str
     source_text: str = ""

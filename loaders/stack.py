@@ -44,21 +44,41 @@ def stack(name: str, values: list[Any], rows: Rows) -> Any:
     if torch is not None and any(isinstance(v, torch.Tensor) for v in values):
         tensors = [torch.as_tensor(v) for v in values]
         _one_shape(name, tensors, rows)
-        return torch.stack(tensors)
+        stacked = torch.stack(tensors)
+        for row, tensor in zip(rows.tolist(), tensors, strict=True):
+            if tensor.dtype != stacked.dtype and not torch.equal(tensor.to(stacked.dtype).to(tensor.dtype), tensor):
+                raise _lossy(name, row, tensor.dtype, stacked.dtype)
+        return stacked
     if not all(isinstance(v, _NUMBERS) for v in values):
         _one_shape(name, values, rows)
-        return _exact(name, values, np.stack(values))
-    return _exact(name, values, np.asarray(values))
+        return _exact(name, values, np.stack(values), rows)
+    return _exact(name, values, np.asarray(values), rows)
 
 
-def _exact(name: str, values: list[Any], stacked: Any) -> Any:
-    """``stacked``, unless NumPy made floats of nothing but integers: int64 and uint64 have no integer in common."""
-    if stacked.dtype.kind == "f" and all(np.asarray(v).dtype.kind in "iu" for v in values):
-        raise InvalidInput(
-            f"{name!r}: some samples are negative integers or signed, and some are uint64: together they would become "
-            "float64 and lose digits; return integers of one dtype, or float64, from the transform"
-        )
+def _exact(name: str, values: list[Any], stacked: Any, rows: Rows) -> Any:
+    """``stacked``, unless integers lost digits in it: NumPy makes float64 of integers among floats, and of int64 with
+    uint64.
+    """
+    if stacked.dtype.kind != "f" or not any(_integer(v) for v in values):
+        return stacked
+    alone = all(_integer(v) for v in values)
+    for row, value in zip(rows.tolist(), values, strict=True):
+        if _integer(value):
+            array = np.asarray(value)
+            if alone or array.dtype == object or not np.array_equal(array.astype(stacked.dtype).astype(array.dtype), array):
+                raise _lossy(name, row, array.dtype, stacked.dtype)
     return stacked
+
+
+def _integer(value: Any) -> bool:
+    return isinstance(value, int | np.integer) or (isinstance(value, np.ndarray) and value.dtype.kind in "iu")
+
+
+def _lossy(name: str, row: int, dtype: Any, common: Any) -> InvalidInput:
+    return InvalidInput(
+        f"{name!r}, row {row}: the transform returned {dtype} for it and another dtype for other rows; together they would "
+        f"become {common} and lose digits; return one dtype for every sample"
+    )
 
 
 def _stackable(value: Any) -> bool:

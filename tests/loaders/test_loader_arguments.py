@@ -96,6 +96,7 @@ _GOOD_STATE = {"format": 1, "epoch": 0, "rows": 0, "plan": {}, "source": "x", "s
         (lambda c: c.numpy().load_state_dict({"format": 1}), r"damaged"),
         (lambda c: c.numpy().load_state_dict({**_GOOD_STATE, "rows": -1}), r"damaged.*rows"),
         (lambda c: c.numpy().load_state_dict({**_GOOD_STATE, "epoch": "a"}), r"damaged.*epoch"),
+        (lambda c: c.numpy().load_state_dict({**_GOOD_STATE, "epoch": 2**70}), r"damaged.*epoch"),
         (lambda c: c.numpy().load_state_dict({**_GOOD_STATE, "plan": 5}), r"damaged.*plan"),
         (lambda c: c.numpy().load_state_dict({**c.numpy().state_dict(), "rows": 99}), r"99 rows.* it has 4"),
     ],

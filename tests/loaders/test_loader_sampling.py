@@ -60,6 +60,7 @@ def test_without_replacement_gives_each_positive_row_once() -> None:
         ([1.0, float("inf"), 0.0], "row 1 is inf"),
         ([0.0, 0.0, 0.0], "zero"),
         (["a", "b", "c"], "numbers"),
+        ([10**400, 1, 1], "numbers"),
         ("labels == 1", "expressions"),
     ],
 )

@@ -71,11 +71,29 @@ def test_numpy_gives_them_as_they_are() -> None:
     assert next(iter(dataloader(dense()).batch(8).numpy()))["x"][5, 1] == LARGE
 
 
-@pytest.mark.parametrize("odd", [(LARGE, -1), (np.uint64(7), np.int64(-7)), (np.array([1], np.uint64), np.array([-1]))])
+@pytest.mark.parametrize(
+    "odd",
+    [
+        (LARGE, -1),
+        (np.uint64(7), np.int64(-7)),
+        (np.array([1], np.uint64), np.array([-1])),
+        (0.5, 2**53 + 1),
+        (0.5, 2**63 + 1),
+        (np.array([0.5]), np.array([2**53 + 1])),
+        (torch.tensor(0.5), torch.tensor(2**24 + 1)),
+        (torch.tensor([0.5]), torch.tensor([2**24 + 1])),
+    ],
+)
 def test_integers_never_become_floats_by_chance(odd: tuple[Any, Any]) -> None:
     loader = dataloader(FakeSource({"x": np.arange(4)})).transform({"x": lambda v: odd[int(v) % 2]}).batch(4).numpy()
-    with pytest.raises(InvalidInput, match=r"'x'.*float64.*transform"):
+    with pytest.raises(InvalidInput, match=r"'x', row [01]: the transform.*float.*lose digits"):
         list(loader)
+
+
+def test_small_integers_among_floats_are_floats() -> None:
+    for odd in ((0.5, 1), (np.array([0.5]), np.array([1])), (torch.tensor(0.5), torch.tensor(1))):
+        chain = dataloader(FakeSource({"x": np.arange(4)})).transform({"x": lambda v, odd=odd: odd[int(v) % 2]}).batch(4)
+        assert np.asarray(next(iter(chain.numpy()))["x"]).reshape(-1).tolist() == [0.5, 1, 0.5, 1]
 
 
 def test_other_byte_orders_and_wider_floats() -> None:
