@@ -81,7 +81,8 @@ class Job:
         """
         if self.single_rows and shard.world > 1:
             raise InvalidInput(
-                "sharing an epoch among ranks needs batches: add .batch(n) to the chain, or give shard=(0, 1) for all rows on every rank"
+                "sharing an epoch among ranks needs batches: add .batch(n) to the chain, or give shard=(0, 1) to have all rows "
+                "on every rank"
             )
         recipe = replace(self.recipe, keep_size=shard.world > 1)
         return replace(self, steps=replace(self.steps, shard=shard), recipe=recipe)

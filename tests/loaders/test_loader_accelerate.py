@@ -104,8 +104,7 @@ def test_skipped_batches_and_the_loaders_own_state() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dispatch", "split", "workers"),
-    [("null", "false", "0"), ("false", "false", "0"), ("false", "true", "0"), ("false", "false", "2")],
+    ("dispatch", "split", "workers"), [("null", "false", "0"), ("false", "true", "0"), ("false", "false", "2")]
 )
 def test_two_processes(dispatch: str, split: str, workers: str) -> None:
     with socket.socket() as s:
