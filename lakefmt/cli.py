@@ -50,7 +50,7 @@ def main() -> None:
     @cli.command(help="Look a dataset over: its log, and all that its versions refer to. Exit code 0: all is well; 1: it is not.")
     @click.argument("path")
     @click.option("--full", is_flag=True, help="Read every byte and compare checksums (default: metadata and sizes).")
-    @click.option("--repair", is_flag=True, help="Set torn versions aside and take lost files out of the newest version.")
+    @click.option("--repair", is_flag=True, help="Set torn versions aside and take lost files out of the newest versions.")
     def fsck(path: str, full: bool, repair: bool) -> None:
         from lakefmt.upkeep import look_over
 
@@ -58,6 +58,10 @@ def main() -> None:
         click.echo(repr(report))
         if mended is not None:
             click.echo(repr(mended))
+            if mended.losses:
+                click.echo("older versions still need what is lost: put it back from a copy, or let them go with expire()")
+        elif not report:
+            click.echo("lakefmt fsck --repair sets torn versions aside and takes lost files out of the newest versions")
         sys.exit(0 if report or (mended is not None and not mended.left) else 1)
 
     try:

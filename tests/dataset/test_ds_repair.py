@@ -374,8 +374,10 @@ def test_the_command_and_its_exit_codes(place: str) -> None:
     assert command(place)[0] == 0, "sizes are as they should be"
     code, text = command(place, "--full")
     assert (code, key in text) == (1, True)
+    assert "fsck --repair" in text
     code, text = command(place, "--full", "--repair")
-    assert (code, "4 samples of 'v' are lost" in text) == (0, True)
+    assert (code, "4 samples of 'v' are lost, among rows 4 to 7" in text) == (0, True)
+    assert "older versions still need what is lost" in text
     version_path(place).write_bytes(b"")
     code, text = command(place, "--repair")
     assert (code, "_lost/" in text) == (0, True)
