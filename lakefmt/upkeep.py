@@ -206,14 +206,16 @@ class Kept(Handle):
             report: of ``fsck``; by default a fast one is made.
             dry_run: only tell what would be done.
 
+        Raises:
+            InvalidInput: this handle has rows buffered.
+
         Returns:
             What was done, what is lost, and what could not be mended.
         """
         if report is not None and not isinstance(report, Report):
             raise InvalidInput(f"repair({report!r}): give a report of fsck(), or nothing")
-        if not dry_run:
-            self._write()
-            self._writer.discard()
+        if not dry_run and self._write().unsettled:
+            raise InvalidInput(f"{self._url}: rows are buffered here; flush() or discard() them before repair()")
         done = mend(self._log, report if report is not None else check(self._log), dry_run=dry_run)
         if not dry_run and self._branch is not None:
             self._writer.move_to(self._log.head(self._branch.uuid))

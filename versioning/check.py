@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 import msgspec
 import xxhash
 
-from lakefmt.errors import Corrupt, LakeError, NoSuchObject, NoSuchVersion, UnsupportedFormat, VersionExpired
+from lakefmt.errors import Corrupt, LakeError, NoSuchObject, NoSuchVersion, UnsupportedFormat, VersionExpired, counted
 from lakefmt.fragment.meta import INLINE_FOLDER, ColumnFile
 from lakefmt.fragment.verify import verify_files
 from lakefmt.versioning.changes import Change, Compact, Group, Name, touches
@@ -31,7 +31,6 @@ from lakefmt.versioning.log import Log, Nothing, Transaction, sealed, version_ke
 from lakefmt.versioning.lost import DELETIONS, IDS, Salvage
 from lakefmt.versioning.pins import Pin, find_pins
 from lakefmt.versioning.records import Branch, Leaf, State, Version, version_id
-from lakefmt.versioning.texts import counted
 
 LOST = "_lost/"
 DATA_FOLDERS = ("data/", "overlays/", "dv/")

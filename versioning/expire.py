@@ -16,14 +16,13 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from lakefmt.errors import Conflict, InvalidInput, NoSuchVersion
+from lakefmt.errors import Conflict, InvalidInput, NoSuchVersion, counted
 from lakefmt.fragment.meta import INLINE_FOLDER
 from lakefmt.versioning.changes import Change, SetFloor
 from lakefmt.versioning.encode import trimmed
 from lakefmt.versioning.leaves import REUSE_AGE_MAX_S, Tree
 from lakefmt.versioning.log import TRANSACTION_AGE_MAX_S, Log, Transaction, sealed, version_key
 from lakefmt.versioning.records import Lease, State, Version, version_id
-from lakefmt.versioning.texts import counted
 
 #: Objects younger than this are never removed.
 GRACE_S = 24 * 3600.0
