@@ -7,6 +7,7 @@ object (never in a data file). How its samples are laid out in Parquet follows f
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import operator
@@ -284,7 +285,8 @@ def _class_names(name: str, names: Sequence[str]) -> tuple[str, ...]:
     return plain
 
 
-def holds(wide: str, narrow: str) -> bool:
+@functools.cache
+def holds(wide: str | np.dtype[Any], narrow: str | np.dtype[Any]) -> bool:
     """Whether one dtype holds every value of another exactly. (NumPy calls 64-bit integers safe in a float64.)"""
     long_integers = np.dtype(narrow).kind in "iu" and np.dtype(narrow).itemsize == 8 and np.dtype(wide).kind == "f"
     return bool(np.can_cast(narrow, wide, "safe")) and not long_integers

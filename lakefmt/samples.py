@@ -108,8 +108,14 @@ def as_samples(definition: TensorDef, values: Any, first_row: int = 0) -> Any:
     return values if isinstance(values, (list, np.ndarray)) else _array_or_list(values)
 
 
+#: What most samples are: nothing else has to be looked for.
+_PLAIN = frozenset({str, int, float, bool, list, tuple, dict, bytes, np.ndarray, type(None)})
+
+
 def _given(definition: TensorDef, value: Any) -> Any:
     """One sample as a plain value, when it is one that is stored somewhere, or Arrow's."""
+    if type(value) in _PLAIN:
+        return value
     if isinstance(value, Stored):
         return value._given_to(definition)
     if isinstance(value, (pa.ListScalar, pa.LargeListScalar, pa.FixedSizeListScalar)) and value.is_valid:
@@ -279,7 +285,7 @@ def _as_array(definition: TensorDef, value: Any, row: int) -> Array:
 
 def _check_rounding(definition: TensorDef, value: Any, array: Array, row: int) -> None:
     """Refuse integers that NumPy rounded when it made floats of a list, and floats where a list has nothing but integers."""
-    if not bool((np.abs(array) >= 2.0**53).any()):
+    if set(map(type, value)) == {float} or not bool((np.abs(array) >= 2.0**53).any()):
         return
     elements = np.asarray(value, object).ravel().tolist()
     integers = [e for e in elements if isinstance(e, (int, np.integer))]
@@ -335,7 +341,7 @@ def _cast(definition: TensorDef, array: Array, row: int, *, batch: bool = False)
     target = np.dtype(definition.dtype)
     if array.dtype == target:
         return array if array.dtype.isnative else array.astype(target)
-    if array.size == 0 or holds(target.name, array.dtype.name):
+    if array.size == 0 or holds(target, array.dtype):
         return array.astype(target)
     if array.dtype.kind == target.kind == "f":
         with np.errstate(over="ignore"):
