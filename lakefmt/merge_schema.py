@@ -113,6 +113,10 @@ class SchemaMerge:
             info=self._keys(f"info of {mine.name!r}", before.info, theirs.info, mine.info),
             open_labels=self._three(f"labels of {mine.name!r}", before.open_labels, theirs.open_labels, mine.open_labels),
         )  # fmt: skip
+        if self._half_named(theirs, mine):
+            return
+        if theirs.htype == mine.htype and (theirs.class_names, mine.class_names).count(None) == 1 and not merged.class_names:
+            merged = replace(merged, class_names=theirs.class_names or None)  # one side has plain ids, the other none yet
         if theirs.class_names:
             try:
                 merged = extend_class_names(replace(merged, class_names=mine.class_names or ()), theirs.class_names)
@@ -127,6 +131,17 @@ class SchemaMerge:
             how = Edit.RENAMED if name != mine.name else Edit.WIDENED if dtype != mine.dtype else Edit.CLASSES
             self.changes.append(EditTensor(merged, how))
             self.final[mine.id] = merged
+
+    def _half_named(self, theirs: TensorDef, mine: TensorDef) -> bool:
+        """Whether class ids have names on one side and were written without on the other."""
+        for named, other, side, where in ((theirs, mine, 1, "there"), (mine, theirs, 0, "here")):
+            if named.class_names and other.is_label and other.class_names is None and self._written[side](mine.id):
+                self._clash(
+                    f"class ids of {mine.name!r} have names {where} and none on the other side; "
+                    "add_class_names() on that side first"
+                )
+                return True
+        return False
 
     def _dtype(self, before: TensorDef, theirs: TensorDef, mine: TensorDef) -> str | None:
         if theirs.dtype == mine.dtype or theirs.dtype is None or mine.dtype is None:

@@ -64,6 +64,14 @@ def class_edits(state: State, edited: Mapping[int, TensorDef]) -> tuple[list[Cha
                 f"Nothing was committed: discard() drops the buffered rows, refresh() shows theirs; append {now.dtype} samples then"
             )
         merged = msgspec.structs.replace(now, dtype=definition.dtype)
+        if definition.is_label and (now.class_names, definition.class_names).count(None) == 1:
+            if now.class_names or definition.class_names:
+                raise Conflict(
+                    f"tensor {definition.name!r}: another writer's class ids have {'names' if now.class_names else 'no names'}, "
+                    f"and those buffered here have {'none' if now.class_names else 'some'}; nothing was committed: discard() drops the "
+                    "buffered rows, refresh() shows theirs"
+                )
+            merged = msgspec.structs.replace(merged, class_names=None)
         if definition.class_names:
             merged = extend_class_names(merged, definition.class_names)
             names = merged.class_names or ()

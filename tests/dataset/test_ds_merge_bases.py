@@ -8,7 +8,7 @@ import pytest
 from dataset_tools import values
 
 import lakefmt
-from lakefmt.errors import MergeConflict
+from lakefmt.errors import Conflict, MergeConflict, UnknownClass
 
 
 @pytest.fixture
@@ -178,3 +178,59 @@ def test_a_tensor_dropped_on_one_side_and_written_on_the_other_is_a_conflict(ds:
         ds.merge("dev")
     ds.merge("dev", "ours")
     assert ("t" in ds.tensors) != dropped_here
+
+
+@pytest.mark.parametrize("named_here", [True, False])
+@pytest.mark.parametrize("written", [True, False])
+def test_class_ids_with_names_on_one_side_and_none_on_the_other(mem_url: str, named_here: bool, written: bool) -> None:
+    ds = lakefmt.dataset(mem_url)
+    ds.create_tensor("label", htype="class_label")
+    ds.extend({"label": [0, 1]})
+    ds.commit("plain ids")
+    ds.create_branch("dev")
+    on(ds, "main" if named_here else "dev")
+    ds.label.add_class_names("cat", "dog")
+    ds.append({"label": "dog"})
+    ds.commit("named")
+    on(ds, "dev" if named_here else "main")
+    if written:
+        ds.append({"label": 5})
+        ds.commit("a plain id more")
+    on(ds, "main")
+    if written:
+        with pytest.raises(MergeConflict, match="add_class_names"):
+            ds.merge("dev", "theirs")
+    else:
+        ds.merge("dev")
+        assert (ds.label.class_names, values(ds, "label")) == (["cat", "dog"], [0, 1, 1])
+
+
+def test_plain_class_ids_on_one_side_of_a_new_label_tensor(mem_url: str) -> None:
+    ds = lakefmt.dataset(mem_url)
+    ds.create_tensor("label", htype="class_label")
+    ds.create_tensor("x", dtype="int64")
+    ds.commit("no labels yet")
+    ds.create_branch("dev")
+    on(ds, "dev").append({"label": 7, "x": 1})
+    ds.commit("a plain id")
+    on(ds, "main").merge("dev")
+    with pytest.raises(UnknownClass):
+        ds.append({"label": "cat", "x": 2})
+    assert values(ds, "label") == [7]
+
+
+def test_plain_class_ids_stay_plain_where_another_handle_was_first(mem_url: str) -> None:
+    ds = lakefmt.dataset(mem_url)
+    ds.create_tensor("label", htype="class_label")
+    ds.commit("no labels yet")
+    one, two = lakefmt.load(mem_url), lakefmt.load(mem_url)
+    one.append({"label": 3})
+    two.append({"label": "cat"})
+    one.flush()
+    with pytest.raises(Conflict, match="names"):
+        two.flush()
+    two.discard()
+    two.refresh()
+    with pytest.raises(UnknownClass):
+        two.append({"label": "cat"})
+    assert values(lakefmt.load(mem_url), "label") == [3]
