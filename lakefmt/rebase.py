@@ -68,8 +68,8 @@ def class_edits(state: State, edited: Mapping[int, TensorDef]) -> tuple[list[Cha
             if now.class_names or definition.class_names:
                 raise Conflict(
                     f"tensor {definition.name!r}: another writer's class ids have {'names' if now.class_names else 'no names'}, "
-                    f"and those buffered here have {'none' if now.class_names else 'some'}; nothing was committed: discard() drops the "
-                    "buffered rows, refresh() shows theirs"
+                    f"and those buffered here have {'none' if now.class_names else 'some'}; nothing was committed: "
+                    "discard() drops the buffered rows, refresh() shows theirs"
                 )
             merged = msgspec.structs.replace(merged, class_names=None)
         if definition.class_names:

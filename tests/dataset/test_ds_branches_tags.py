@@ -597,11 +597,14 @@ def test_as_of_on_a_branch_of_an_old_version_never_shows_what_the_branch_never_h
         assert values(lakefmt.load(f"{mem_url}@dev", as_of=start + seconds)) == rows, seconds
 
 
-def test_as_of_counts_versions_of_a_squashed_branch_only(mem_url: str, clock: Clock) -> None:
+def test_as_of_goes_back_behind_a_squash_until_that_has_expired(mem_url: str, clock: Clock) -> None:
     ds, start = timed(mem_url, clock)
+    before = values(lakefmt.load(mem_url, as_of=start))
     ds.squash()
     assert values(lakefmt.load(mem_url, as_of=clock.now_s + 1)) == [0, 1, 2, 3]
-    with pytest.raises(NoSuchVersion, match="old"):
+    assert values(lakefmt.load(mem_url, as_of=start)) == before
+    assert ds.expire(older_than=0, grace_s=0).versions
+    with pytest.raises(VersionExpired):
         lakefmt.load(mem_url, as_of=start)
 
 

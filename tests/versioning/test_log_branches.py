@@ -110,7 +110,7 @@ def test_names(ds: Any, mem_url: str, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["", " ", "a@b", " a", "a ", "/a", "0123456789ab-3", "x" * 201, 5, None])
 def test_bad_names(ds: Any, name: Any) -> None:
-    with pytest.raises(InvalidInput, match="no branch name"):
+    with pytest.raises(InvalidInput, match="no name for a branch or tag"):
         check_name(name)
     with pytest.raises(InvalidInput):
         ds.checkout(name, create=True)
