@@ -70,7 +70,7 @@ class Refs:
 
     def remove_branch(self, name: str) -> None:
         """Take a branch's name away."""
-        self.store.delete([_key(BRANCHES, name)])
+        remove(self.store, _key(BRANCHES, name))
 
     # -- tags ----------------------------------------------------------------------------------------------------------
 
@@ -108,7 +108,7 @@ class Refs:
         """
         if self.find_tag(name) is None:
             raise NoSuchVersion(f"{self.store.url} has no tag {name!r}; {nearest(name, self._names(TAGS))}")
-        self.store.delete([_key(TAGS, name)])
+        remove(self.store, _key(TAGS, name))
 
     # -- leases --------------------------------------------------------------------------------------------------------
 
@@ -223,6 +223,29 @@ def put_once(store: Store, key: str, data: bytes) -> bool:
                 raise
             time.sleep(min(2.0, 0.05 * 2**attempt))
     return False
+
+
+def remove(store: Store, key: str) -> None:
+    """Delete an object, and look whether it is gone where the store does not tell."""
+    for attempt in range(_TRIES_MAX):
+        try:
+            store.delete([key])
+            return
+        except StoreError:
+            with contextlib.suppress(StoreError):
+                if not _there(store, key):
+                    return
+            if attempt == _TRIES_MAX - 1:
+                raise
+            time.sleep(min(2.0, 0.05 * 2**attempt))
+
+
+def _there(store: Store, key: str) -> bool:
+    try:
+        store.get_range(key, 0, 1)
+    except NoSuchObject:
+        return False
+    return True
 
 
 def _key(folder: str, name: str) -> str:

@@ -143,6 +143,7 @@ def test_memory_that_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 
 _PRESSED = f"""
 import os, signal, threading, lakefmt
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are started with it ignored
 ds = lakefmt.dataset("mem://large")
 ds.create_tensor("s", htype="text")
 ds.extend({{"s": [f"t{{k % 7}}" for k in range(200_000)]}})
