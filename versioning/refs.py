@@ -66,7 +66,7 @@ class Refs:
 
     def replace_branch(self, branch: Branch) -> None:
         """Let a name stand for another log (after its own was sealed)."""
-        self.store.put(_key(BRANCHES, branch.name), checked(branch))
+        put_surely(self.store, _key(BRANCHES, branch.name), checked(branch))
 
     def remove_branch(self, name: str) -> None:
         """Take a branch's name away."""
@@ -97,7 +97,7 @@ class Refs:
     def confirm_tag(self, tag: Tag) -> Tag:
         """Note that a tag was checked: the version has not expired, and will not while the tag is there."""
         seen = msgspec.structs.replace(tag, checked=True)
-        self.store.put(_key(TAGS, tag.name), checked(seen))
+        put_surely(self.store, _key(TAGS, tag.name), checked(seen))
         return seen
 
     def remove_tag(self, name: str) -> None:
@@ -119,13 +119,13 @@ class Refs:
             id=uuid.uuid4().hex, branch=branch, v=v, holder=holder or f"{socket.gethostname()}:{os.getpid()}",
             until_ms=int((now + seconds) * 1000), created_ms=int(now * 1000),
         )  # fmt: skip
-        self.store.put(_key(LEASES, lease.id), checked(lease))
+        put_surely(self.store, _key(LEASES, lease.id), checked(lease))
         return lease
 
     def renew(self, lease: Lease, seconds: float) -> Lease:
         """Keep it for so long from now on."""
         renewed = msgspec.structs.replace(lease, until_ms=int((time.time() + seconds) * 1000))
-        self.store.put(_key(LEASES, lease.id), checked(renewed))
+        put_surely(self.store, _key(LEASES, lease.id), checked(renewed))
         return renewed
 
     def release(self, lease: Lease) -> None:
@@ -145,7 +145,7 @@ class Refs:
         try:
             check()  # the lease was written first: an expiry sees it, or is seen
             lease = msgspec.structs.replace(lease, checked=True)
-            self.store.put(_key(LEASES, lease.id), checked(lease))
+            put_surely(self.store, _key(LEASES, lease.id), checked(lease))
             yield lease
         finally:
             with contextlib.suppress(StoreError):  # what was done under it is done; it ends by itself
@@ -225,27 +225,26 @@ def put_once(store: Store, key: str, data: bytes) -> bool:
     return False
 
 
+def put_surely(store: Store, key: str, data: bytes) -> None:
+    """Put an object that only its writer replaces, again where the store does not tell whether it is there."""
+    _surely(lambda: store.put(key, data))
+
+
 def remove(store: Store, key: str) -> None:
-    """Delete an object, and look whether it is gone where the store does not tell."""
+    """Delete an object, again where the store does not tell whether it is gone."""
+    _surely(lambda: store.delete([key]))
+
+
+def _surely(act: Callable[[], object]) -> None:
+    """Something that may be done more than once."""
     for attempt in range(_TRIES_MAX):
         try:
-            store.delete([key])
+            act()
             return
         except StoreError:
-            with contextlib.suppress(StoreError):
-                if not _there(store, key):
-                    return
             if attempt == _TRIES_MAX - 1:
                 raise
             time.sleep(min(2.0, 0.05 * 2**attempt))
-
-
-def _there(store: Store, key: str) -> bool:
-    try:
-        store.get_range(key, 0, 1)
-    except NoSuchObject:
-        return False
-    return True
 
 
 def _key(folder: str, name: str) -> str:
