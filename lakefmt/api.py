@@ -89,7 +89,8 @@ def load(
     Args:
         path: as for ``dataset``; ``@branch``, ``@tag`` or ``@version`` after it opens it there.
         read_only: refuse to write.
-        as_of: open the newest version not younger than this time (a ``datetime``, ISO text, or seconds since the epoch).
+        as_of: open the newest version not younger than this time (a ``datetime``, ISO text, or seconds since the epoch; UTC where
+            it has no time zone).
         storage_options: for fsspec.
 
     Raises:
@@ -100,6 +101,8 @@ def load(
     if as_of is not None:
         if address.view is not None:
             raise InvalidInput(f"as_of= goes with a dataset or branch, and {str(address)!r} names a saved view")
+        if opened.branch is None:
+            raise InvalidInput(f"as_of= goes with a dataset or branch, and {str(address)!r} names a version already")
         opened.checkout(as_of=as_of)
     return opened
 

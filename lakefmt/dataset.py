@@ -337,9 +337,10 @@ class Dataset(Versioned, Kept, Rowset):
         stale = [f for f in self._writer.snapshot.fragments if f.deleted or f.overlays]
         if stale:
             deleted, updated = sum(f.rows - f.live for f in stale), sum(o.at.count for f in stale for o in f.overlays)
+            wrong = [counted(deleted, "deleted row") + " too many"] * bool(deleted)
+            wrong += [counted(updated, "updated sample") + " as it was before"] * bool(updated)
             raise InvalidInput(
-                f"{self._url}: the files of version {self.version_id} still show {counted(deleted, 'deleted row')}, and lack "
-                f"{counted(updated, 'updated sample')}; compact() writes them anew"
+                f"{self._url}: the files of version {self.version_id} would show {' and '.join(wrong)}; compact() writes them anew"
             )
         store = self._log.store
         if self._writer.version.inline and self.read_only:

@@ -84,7 +84,7 @@ def merge_base(log: Log, one: Version, other: Version, reader: Reader) -> Base:
     found = common_ancestors(log, one, other)
     if len(found) == 1:
         return Base(reader.at(found[0]), reader)
-    scratch = ScratchStore(log.store)
+    scratch = ScratchStore(reader.files.store)  # which may be one already: the versions merged here may lie there
     over = Reader(FileReader(scratch), Leaves(scratch), reader.url)
     made, contested = found[0], dict[int, Rows]()
     for version in found[1:]:

@@ -147,6 +147,11 @@ class SchemaMerge:
         if theirs.dtype == mine.dtype or theirs.dtype is None or mine.dtype is None:
             return mine.dtype or theirs.dtype
         if before.dtype is not None and holds(mine.dtype, theirs.dtype):
+            if mine.dtype == before.dtype:
+                self.complaints.append(
+                    f"tensor {mine.name!r} is {mine.dtype} here and {theirs.dtype} there: a dtype that was widened stays so "
+                    "(restore() an older version)"
+                )
             return mine.dtype
         if before.dtype is not None and holds(theirs.dtype, mine.dtype):
             return theirs.dtype

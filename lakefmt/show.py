@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import sys
+from itertools import takewhile
 from typing import Any
 
 from lakefmt.errors import counted
@@ -75,17 +76,24 @@ def print_summary(rowset: Rowset) -> None:
 
 def print_log(dataset: Any, *, everything: bool = False) -> None:
     """Print the named versions, newest first; or all of them."""
-    from lakefmt.versions import operation_of
+    from lakefmt.versions import is_commit, operation_of
 
     where = f"branch {dataset.branch}" if dataset.branch else f"version {dataset.version_id}"
     lines = [f"{dataset.path} ({where})", ""]
-    for head in dataset.history():
+    heads = dataset.history()
+    for i, head in enumerate(heads):
         if head.named or everything:
             when = time_text(head.ts_ms)
-            counts = ", ".join(f"{t.operation} {counted(t.rows, 'row')}" for t in head.touched if t.rows)
+            since = [head]
+            if is_commit(head) and not everything:
+                since += takewhile(lambda h: not h.named and h.v > 0, heads[i + 1 :])
+            rows: dict[str, int] = {}
+            for t in (t for h in since for t in h.touched if t.rows and (t.operation != "compact" or len(since) == 1)):
+                rows[t.operation] = rows.get(t.operation, 0) + t.rows
+            counts = ", ".join(f"{operation} {counted(n, 'row')}" for operation, n in rows.items())
             lines += [
                 f"commit {version_id(head.branch, head.v)}", f"  author  {head.author}", f"  time    {when}",
-                f"  message {head.message or ''}", f"  did     {operation_of(head)}" + (f" ({counts})" if counts else ""),
+                f"  message {head.message or ''}", f"  did     {operation_of(since)}" + (f" ({counts})" if counts else ""),
                 f"  rows    {head.rows:,}", "",
             ]  # fmt: skip
     sys.stdout.write("\n".join(lines) + "\n")

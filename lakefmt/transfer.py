@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from lakefmt.errors import AlreadyExists, Conflict, InvalidInput, NoSuchObject, VersionExpired
+from lakefmt.copies import Copies
+from lakefmt.errors import AlreadyExists, Conflict, NoSuchObject, VersionExpired
 from lakefmt.fragment.meta import INLINE_FOLDER
 from lakefmt.storage import MemoryStore, Store, probe_put_if_absent
 from lakefmt.versioning.changes import Restore
@@ -61,8 +62,10 @@ def copy_head(log: Log, version: Version, to: Store, message: str | None) -> tup
     keys = sorted((e.key for e in scratch.list("")), key=lambda k: k == CLAIM_KEY)
     probe_put_if_absent(to, f"_probe/{uuid.uuid4().hex}")
     for key in keys:
-        if not put_once(to, key, scratch.get(key)) and not key.endswith("/_hint"):
-            raise AlreadyExists(f"{to.url}: another writer made a dataset there meanwhile")
+        if not put_once(to, key, scratch.get(key)):
+            if Log.exists(to):
+                raise AlreadyExists(f"{to.url}: another writer made a dataset there meanwhile")
+            to.put(key, scratch.get(key))  # the name that a copy has left which was interrupted
     scratch.delete([e.key for e in scratch.list("")])
     log_there = Log.open(to)
     return log_there, log_there.head(log_there.branch(MAIN).uuid), sent
@@ -70,7 +73,8 @@ def copy_head(log: Log, version: Version, to: Store, message: str | None) -> tup
 
 def copy_all(log: Log, to: Store) -> Transfer:
     """Copy a dataset with its history, branches, tags and views. Done again, it goes on where it was interrupted, or brings an
-    older copy up to date: new versions and names come, names of branches that were deleted or renamed go; tags and views stay.
+    older copy up to date: new versions and names come, tags and views of the same name are replaced by the origin's, names of
+    branches that were deleted or renamed go; other tags and views stay.
 
     Raises:
         AlreadyExists: another dataset is there.
@@ -158,46 +162,76 @@ def _send_names(source: Store, to: Store, keys: Sequence[str]) -> Transfer:
 def send_branch(source: Log, to: Log, name: str) -> Transfer:
     """Bring a branch of a copy of the same dataset up to date: only what is missing goes, and nothing is ever replaced.
 
-    With it go the branches it came from, and what it has merged of others, which later merges begin from.
+    With it go the branches it came from, and what it has merged of others, which later merges begin from. All of that is looked
+    at before anything is sent.
 
     Raises:
         InvalidInput: the two places hold different datasets.
-        Conflict: the other side has commits of its own on this branch.
+        Conflict: the other side has commits of its own on this branch, or on one whose work this one contains.
     """
-    check_one_dataset(source, to)
-    total = Transfer()
+    copies = Copies(source, to)
     chain = _with_parents(source, source.branch(name))
+    logs: list[tuple[str, str, int | None]] = []  # uuid, name, and up to which version
     for branch in chain:
         theirs = to.refs.find_branch(branch.name)
-        squashed = theirs is not None and theirs.uuid in branch.earlier
-        if theirs is not None and theirs.uuid != branch.uuid and not squashed:
-            raise Conflict(f"{to.store.url} has another branch {branch.name!r}; rename_branch() one of them")
-        if squashed and theirs is not None:  # up to the seal, so that nobody goes on there
-            total = summed(total, _send_log(source, to, theirs.uuid, branch.name, None))
+        if theirs is not None and theirs.uuid in branch.earlier:  # squashed: up to the seal, so that nobody goes on there
+            logs.append((theirs.uuid, branch.name, None))
+        elif (theirs is not None and theirs.uuid != branch.uuid) or to.refs.find_tag(branch.name) is not None:
+            raise Conflict(
+                f"{to.store.url} has another branch, or a tag, {branch.name!r}: rename one of them (a main that was squashed on "
+                "both sides, or has gone apart, goes under another name: as_branch='…')"
+            )
         children = [b.parent_v for b in chain if b.parent == branch.uuid and b.parent_v is not None]
-        total = summed(total, _send_log(source, to, branch.uuid, branch.name, children[0] if children else None))
-        if squashed:
+        logs.append((branch.uuid, branch.name, children[0] if children else None))
+    heads = [_head(copies, *log) for log in logs]
+    total = send_contained(copies, heads[-1], {log for log, _, _ in logs})
+    for log, label, until in logs:
+        total = summed(total, _send_log(copies, log, label, until))
+    for branch in chain:
+        if to.refs.find_branch(branch.name) is not None:
             to.refs.replace_branch(branch)
-        else:
-            to.refs.create_branch(branch)
-    return summed(total, send_contained(source, to, source.head(chain[-1].uuid), {b.uuid for b in chain}))
+        elif not to.refs.create_branch(branch):
+            raise Conflict(f"{to.store.url} has another branch {branch.name!r} meanwhile; push() again")
+    return total
 
 
-def check_one_dataset(source: Log, to: Log) -> None:
-    """Refuse to bring commits from one dataset to another."""
-    if source.claim.dataset != to.claim.dataset:
-        raise InvalidInput(
-            f"{source.store.url} and {to.store.url} hold different datasets; "
-            "a branch goes between copies of one (deepcopy() makes them)"
+def up_to_date(source: Log, to: Log, branch: Branch) -> bool:
+    """Whether the other side has all that a branch has, and goes on from there."""
+    copies = Copies(source, to)
+    here, _ = copies.numbers(branch.uuid)
+    return bool(here) and copies.alike(branch.uuid) == here[-1]
+
+
+def _head(copies: Copies, log: str, name: str, until: int | None) -> Version:
+    """The newest version of a log that is to be sent, once it is clear that it can be."""
+    here, there = ([n for n in numbers if until is None or n <= until] for numbers in copies.numbers(log))
+    if there and (not here or there[-1] > here[-1]):
+        raise Conflict(f"{copies.to.store.url}: branch {name!r} is ahead of {copies.source.store.url}; pull() it first")
+    alike = copies.alike(log)
+    if there and (alike is None or there[-1] > alike):
+        raise Conflict(
+            f"{copies.to.store.url}: branch {name!r} has commits of its own, and so has {copies.source.store.url}. Send these as a "
+            "branch of another name, push(path, as_branch='…') or pull(path, as_branch='…'), and merge() that"
         )
+    version = copies.source.read(log, here[-1])
+    foreign = copies.foreign(version)
+    if foreign:
+        names = {b.uuid: b.name for b in copies.source.refs.branches()}
+        raise Conflict(
+            f"{copies.source.store.url}: branch {name!r} contains work of "
+            f"{', '.join(repr(names.get(b, b[:12])) for b in foreign)}, which has commits of its own in {copies.to.store.url}. "
+            "push(path, as_branch='…') sends it as a branch of another name"
+        )
+    return version
 
 
-def send_contained(source: Log, to: Log, head: Version, sent: set[str]) -> Transfer:
-    """Versions of other branches whose work is in a version, of logs that were not sent yet; they get no name there."""
+def send_contained(copies: Copies, head: Version, sent: set[str]) -> Transfer:
+    """Versions of other branches whose work is in a version, of logs that are not sent otherwise; they get no name there."""
     total = Transfer()
-    for branch, v in head.state.contains.items():
-        if branch not in sent and source.numbers(branch):
-            total = summed(total, _send_log(source, to, branch, branch[:12], v))
+    for log, v in head.state.contains.items():
+        valid = copies.valid(log, v)
+        if log not in sent and valid is not None and valid != copies.alike(log):
+            total = summed(total, _send_log(copies, log, log[:12], valid))
     return total
 
 
@@ -210,22 +244,12 @@ def _with_parents(log: Log, branch: Branch) -> list[Branch]:
     return chain
 
 
-def _send_log(source: Log, to: Log, log: str, name: str, until: int | None) -> Transfer:
+def _send_log(copies: Copies, log: str, name: str, until: int | None) -> Transfer:
     """Versions of one log, called ``name`` in errors; of one that another began on, or that was merged, only up to there."""
-    numbers, have = source.numbers(log), set(to.numbers(log))
-    if until is not None:
-        numbers = [n for n in numbers if n <= until]
-        have = {n for n in have if n <= until}
-    if have and (not numbers or max(have) > max(numbers)):
-        raise Conflict(f"{to.store.url}: branch {name!r} is ahead of {source.store.url}; pull() it first")
-    shared = max((n for n in numbers if n in have), default=None)
-    mine, theirs = ([] if shared is None else side.heads(log, [shared]) for side in (source, to))
-    if [h.transaction for h in mine] != [h.transaction for h in theirs]:
-        raise Conflict(
-            f"{to.store.url}: branch {name!r} has commits of its own, and so has {source.store.url}. Send these as a branch of "
-            "another name, push(path, as_branch='…') or pull(path, as_branch='…'), and merge() that"
-        )
-    fresh = [n for n in numbers if n not in have]
+    here, there = copies.numbers(log)
+    have = set(there)
+    fresh = [n for n in here if n not in have and (until is None or n <= until)]
+    source, to = copies.source, copies.to
     data = data_of(source, _unexpired(source, log, fresh))
     total = send(source.store, to.store, data)
     for n in fresh:

@@ -16,7 +16,7 @@ from lakefmt.fragment.meta import Fragment
 from lakefmt.handle import Handle
 from lakefmt.place import COPIED, check_free
 from lakefmt.storage import Store, open_store, parse_address
-from lakefmt.transfer import Transfer, copy_all, copy_head, send_branch
+from lakefmt.transfer import Transfer, copy_all, copy_head, send_branch, up_to_date
 from lakefmt.versioning.changes import Change, Compact, Group
 from lakefmt.versioning.check import Repair, Report, check
 from lakefmt.versioning.check import repair as mend
@@ -50,13 +50,15 @@ class Compaction:
     done: bool
 
     def __repr__(self) -> str:
+        if not self.parts:
+            return "nothing to rewrite"
         verb = "rewrote" if self.done else "would rewrite"
         before, after = self.fragments
         deleted, overlays = sum(p.deleted for p in self.parts), sum(p.overlays for p in self.parts)
         return (
             f"{verb} {counted(self.rows, 'row')} ({counted(self.nbytes, 'byte')}) in {counted(len(self.parts), 'part')}: "
-            f"{counted(before, 'fragment')} become {after:,}; {counted(deleted, 'deleted row')} and {counted(overlays, 'update')} "
-            "folded in"
+            f"{counted(before, 'fragment')} {'becomes' if before == 1 else 'become'} {after:,}; "
+            f"{counted(deleted, 'deleted row')} and {counted(overlays, 'update')} folded in"
         )
 
 
@@ -118,7 +120,8 @@ class Kept(Handle):
         Named commits, tags, leased versions, those that branches and saved views stand on, and the newest ones stay.
 
         Args:
-            older_than: a ``timedelta`` (age), seconds, or a time (``datetime``, ISO text); by default 7 days.
+            older_than: a ``timedelta`` (age), seconds, or a time (``datetime``, ISO text; UTC where it has no time zone). By
+                default 7 days.
             keep: newest versions of each branch that stay in any case.
             grace_s: seconds for which unused objects stay; at least twice what a transaction may last (6 hours), or 0 when
                 nobody else writes.
@@ -281,6 +284,8 @@ class Kept(Handle):
             source = self._other(path, storage_options)
             if as_branch is not None:
                 return send_diverged(source, self._log, self._branch.name, as_branch)
+            if up_to_date(source, self._log, self._branch):
+                return Transfer()
             done = send_branch(source, self._log, self._branch.name)
             branch = self._log.branch(self._branch.name)  # a squash there has given it another log
             writer.move_to(self._log.head(branch.uuid, at_least=writer.version.head.v if branch.uuid == self._branch.uuid else 0))
@@ -333,4 +338,4 @@ def _age_s(older_than: Any) -> float:
     if isinstance(older_than, (int, float, timedelta)) and not isinstance(older_than, bool):
         return _seconds(older_than, f"expire(older_than={older_than!r})")
     now_s = datetime.now().astimezone().timestamp()
-    return now_s - milliseconds(older_than) / 1000
+    return now_s - milliseconds(older_than, "expire(older_than=") / 1000

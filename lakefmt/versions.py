@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import islice, takewhile
@@ -245,12 +245,13 @@ class Versioned(Handle):
         version = self._version(commit_id)
         head = version.head
         names = {b.uuid: b.name for b in self._log.refs.branches()}
+        since = list(self._since(version))
         counts: dict[str, int] = {}
-        for h in self._since(version):
+        for h in since:
             for t in h.touched:
                 counts[str(t.operation)] = counts.get(str(t.operation), 0) + t.rows
         return {
-            **commit_entry(head), "operation": operation_of(head), "rows": head.rows, "branch": names.get(head.branch),
+            **commit_entry(head), "operation": operation_of(since), "rows": head.rows, "branch": names.get(head.branch),
             "counts": counts,
         }  # fmt: skip
 
@@ -308,13 +309,13 @@ class Versioned(Handle):
     def _since(self, version: Version) -> Iterator[Head]:
         """A version and, where it is a commit, those without a name that led to it."""
         yield version.head
-        if _is_commit(version.head):
+        if is_commit(version.head):
             yield from takewhile(lambda h: not h.named and h.v > 0, islice(self._log.history(version), 1, None))
 
     def _parent(self, version: Version) -> Version:
         """What a version is compared with to tell what it did."""
         head = version.head
-        if _is_commit(head) and head.v > 0:
+        if is_commit(head) and head.v > 0:
             return self._before(version)
         if head.v > 0:
             return self._log.read(head.branch, head.v - 1)
@@ -368,14 +369,14 @@ class Versioned(Handle):
         return self.version_id
 
     def revert(self, version: str | None = None, conflict_resolution: str | None = None, *, message: str | None = None) -> str:
-        """Undo what one version (by default the newest) did, in a new version; what came after it stays.
+        """Undo what one version did (by default the newest that is stored), in a new version; what came after it stays.
 
         A commit did all that came since the last named version before it.
 
         Args, returns and raises as for ``merge``: samples that were changed again since are in conflict.
         """
         _check_resolution(conflict_resolution)
-        undone = self._version(version)
+        undone = self._writer.version if version is None else self._version(version)  # not what is only buffered yet
         text = message or f"Revert {undone.id}" + (f" ({undone.head.message})" if undone.head.message else "")
         with self._write().lock:
             self._write().flush()
@@ -460,8 +461,8 @@ class Versioned(Handle):
         return self.version_id
 
     def squash(self, message: str | None = None) -> str:
-        """Make one version of this branch's history: a new log begins with the rows as they are now; the old one is sealed and
-        let go by the next ``expire()``. Tags and saved views of old versions keep these.
+        """Make one version of this branch's history: a new log begins with the rows as they are now; the old one is sealed, and its
+        versions, commits too, are let go by the next ``expire()``. Tags and saved views of old versions keep these.
 
         Raises:
             Conflict: other branches began on this one.
@@ -484,24 +485,23 @@ class Versioned(Handle):
         return self.version_id
 
 
-def milliseconds(when: Any) -> int:
+def milliseconds(when: Any, what: str = "as_of=") -> int:
     """A time as milliseconds since the epoch: a ``datetime`` (naive: UTC), ISO text (also as ``log`` prints it), or seconds."""
     if isinstance(when, str):
         try:
             when = datetime.fromisoformat(when.removesuffix(" UTC"))
         except ValueError:
-            raise InvalidInput(
-                f"as_of={when!r} is no time: give a datetime, ISO text such as '2026-01-31T12:00', or seconds"
-            ) from None
+            raise _no_time(when, what) from None
     if isinstance(when, datetime):
         return round((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1000)
     if isinstance(when, (int, float)) and not isinstance(when, bool) and math.isfinite(when) and abs(when) < 1e12:
         return round(when * 1000)
-    raise _no_time(when)
+    raise _no_time(when, what)
 
 
-def _no_time(when: Any) -> InvalidInput:
-    return InvalidInput(f"as_of={when!r} is no time: give a datetime, ISO text such as '2026-01-31T12:00', or seconds")
+def _no_time(when: Any, what: str) -> InvalidInput:
+    closed = ")" if "(" in what else ""
+    return InvalidInput(f"{what}{when!r}{closed} is no time: give a datetime, ISO text such as '2026-01-31T12:00', or seconds")
 
 
 def commit_entry(head: Head) -> dict[str, Any]:
@@ -511,14 +511,16 @@ def commit_entry(head: Head) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def operation_of(head: Head) -> str:
-    """What a version did, in a word or two."""
-    if head.operation:
-        return head.operation
-    return " + ".join(dict.fromkeys(str(t.operation) for t in head.touched)) or "create"
+def operation_of(heads: Sequence[Head]) -> str:
+    """What a version did, in a word or two; with those without a name that led to it."""
+    if heads[0].operation:
+        return heads[0].operation
+    done = dict.fromkeys(str(t.operation) for h in reversed(heads) for t in h.touched)
+    of_users = [o for o in done if o not in ("name", "compact", "config")]
+    return " + ".join(of_users or done) or "create"
 
 
-def _is_commit(head: Head) -> bool:
+def is_commit(head: Head) -> bool:
     """Whether ``commit()`` made a version; merges, reverts and the like are named too, and did what they did in one version."""
     return head.named and not head.operation
 

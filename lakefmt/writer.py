@@ -316,15 +316,32 @@ class Writer:
             self.settle()
             if len(rows) != len(values):
                 raise UnequalLengths(f"{len(rows)} rows of {name!r} cannot take {len(values)} samples")
-            length = self.tensor_rows(name)
-            new = rows >= length
-            if new.any():
+            if len(rows) and int(rows.max()) >= self.tensor_rows(name):
+                self._continue(name, rows, values)
+            else:
+                self._patch(*self.column(self.definition(name), rows, values), rows)
+
+    def _continue(self, name: str, rows: Rows, values: Sequence[Any]) -> None:
+        """New samples for rows some of which lie past the end of a short tensor.
+
+        Rows are known by their ids where something is stored on the way: that lands on top of what others have committed.
+        """
+        length = self.tensor_rows(name)
+        self.column(self.definition(name), rows, values)  # checked before anything is taken
+        new = rows >= length
+        there = np.flatnonzero(new)
+        if not new.all() or int(rows.min()) > length:
+            ids = self._stored_ids(rows)
+            rows = self.snapshot.positions(ids)
+            if not new.all():
                 old = np.flatnonzero(~new)
-                others = [values[i] for i in old.tolist()]
-                self.column(self.definition(name), rows[old], others)  # checked before anything is taken
-                self.extend_tensor(name, _placed(rows[new] - length, np.flatnonzero(new), values))
-                rows, values = rows[old], others
-            self._patch(*self.column(self.definition(name), rows, values), rows)
+                self._patch(*self.column(self.definition(name), rows[old], [values[i] for i in old.tolist()]), rows[old])
+                self.flush()
+                rows = self.snapshot.positions(ids)
+            length = self.tensor_rows(name)
+            if int(rows[there].min()) < length:
+                raise Conflict(f"{self.url}: another writer continued tensor {name!r} meanwhile; refresh() and assign again")
+        self.extend_tensor(name, _placed(rows[there] - length, there, values))
 
     def _patch(self, definition: TensorDef, column: Column, rows: Rows) -> None:
         """Buffer checked samples for rows that have, or could have, one."""

@@ -151,5 +151,5 @@ def judge(mine: Iterable[Touch], theirs: Iterable[Touch]) -> tuple[Verdict, str]
             rule = TABLE.get(a.operation, {}).get(b.operation, _X)
             verdict = RULES[rule](a, b)
             if verdict > worst:
-                worst, why = verdict, f"my {a.operation} against their {b.operation}: {rule}"
+                worst, why = verdict, f"this {a.operation} does not go with the {b.operation} of another handle ({rule})"
     return worst, why

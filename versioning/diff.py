@@ -175,10 +175,17 @@ def common_ancestors(log: Log, one: Version, other: Version) -> list[Version]:
     shared = [(b, min(v, theirs[b])) for b, v in mine.items() if b in theirs]
     if not shared:
         raise InvalidInput(f"versions {one.id} and {other.id} have no common ancestor")
-    # one that has expired is no reason to take an older one: what was undone since would come back
-    found = [log.read(*place) for place in shared]
+    # the latest first, for it most often contains all others, which need not be read then
+    latest = sorted(log.heads_at(shared), key=lambda h: h.ts_ms, reverse=True)
+    found: list[Version] = []
+    for head in latest:
+        if not any(w.state.contains.get(head.branch, -1) >= head.v for w in found):
+            # one that has expired is no reason to take an older one: what was undone since would come back
+            found.append(log.read(head.branch, head.v))
     newest = [v for v in found if not any(w is not v and _contains(w, v) for w in found)]
-    return sorted(newest or found, key=lambda v: v.head.ts_ms)
+    if not newest:
+        raise Corrupt(f"{log.store.url}: versions {', '.join(v.id for v in found)} say that each contains the others; run fsck")
+    return sorted(newest, key=lambda v: v.head.ts_ms)
 
 
 def _contains(one: Version, other: Version) -> bool:

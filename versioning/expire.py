@@ -121,7 +121,8 @@ def _raised(log: Log, before_ms: int, keep: int, *, dry_run: bool) -> dict[str, 
     floors: dict[str, int] = {}
     for branch in log.refs.branches():
         head = log.head(branch.uuid)
-        floor = _floor(log, head, before_ms, keep)
+        as_sent = branch.sent and head.state.place == branch.uuid  # the copy that wrote it goes on with these very numbers
+        floor = head.state.floor if as_sent else _floor(log, head, before_ms, keep)
         if not dry_run and floor > head.state.floor:
             try:
                 head = log.commit(head, Transaction(_raise(floor), operation="expire"))

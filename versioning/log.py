@@ -334,12 +334,18 @@ class Log:
 
     def head_lines(self, branch_uuid: str, numbers: Sequence[int]) -> list[tuple[Head, int]]:
         """Heads of some versions, and the bytes they take of their objects."""
-        ranges = [Range(version_key(branch_uuid, n), 0, _HEAD_FETCH_NBYTES) for n in numbers]
+        return self._head_lines([version_key(branch_uuid, n) for n in numbers])
+
+    def heads_at(self, places: Sequence[tuple[str, int]]) -> list[Head]:
+        """Heads of versions of several branches, in one round."""
+        return [head for head, _ in self._head_lines([version_key(*place) for place in places])]
+
+    def _head_lines(self, keys: Sequence[str]) -> list[tuple[Head, int]]:
         out = []
-        for r, n, data in zip(ranges, numbers, self.store.get_ranges(ranges), strict=True):
+        for key, data in zip(keys, self.store.get_ranges([Range(k, 0, _HEAD_FETCH_NBYTES) for k in keys]), strict=True):
             if b"\n" not in bytes(data):
-                data = self.store.get(r.key)
-            out.append(decode_head(data, f"{self.store.url}/{version_key(branch_uuid, n)}"))
+                data = self.store.get(key)
+            out.append(decode_head(data, f"{self.store.url}/{key}"))
         return out
 
     def history(self, version: Version) -> Iterator[Head]:
@@ -413,8 +419,8 @@ class Log:
             verdict = verdict if changes else Verdict.RERUN
         if verdict is Verdict.FAIL:
             raise Conflict(
-                f"{self.store.url}: {why}; versions up to {newest.id} landed first. "
-                "Nothing of this transaction was committed: refresh() and redo it"
+                f"{self.store.url}: {why}; versions up to {newest.id} landed first. Nothing of this was committed: "
+                "discard() drops what is buffered, refresh() shows what is there now; then redo it"
             )
         return txn.build(newest) if verdict is Verdict.RERUN else changes
 

@@ -92,7 +92,7 @@ class Branch(Record, frozen=True):
 
     ``parent`` and ``parent_v`` say where it began (``None`` for the first branch); ``id_space`` sets its row ids apart;
     ``renamed_from`` is the name it had, ``generation`` how often it was renamed; ``earlier`` are the logs that were squashed into
-    this one.
+    this one; ``sent`` says that another copy wrote the log and may go on with it.
     """
 
     name: str
@@ -104,6 +104,7 @@ class Branch(Record, frozen=True):
     renamed_from: str | None = None
     earlier: tuple[str, ...] = ()
     generation: int = 0
+    sent: bool = False
 
 
 class Head(Record, frozen=True):

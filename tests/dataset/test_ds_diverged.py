@@ -66,7 +66,7 @@ def test_a_branch_squashed_in_both_copies_is_not_one_branch(pair: tuple[Any, Any
         more(ds, value)
         ds.squash()
     assert one.version_id.split("-")[0] != two.version_id.split("-")[0]
-    with pytest.raises(Conflict, match="another branch 'main'"):
+    with pytest.raises(Conflict, match="another branch, or a tag, 'main'"):
         one.push(two.path)
 
 
@@ -201,3 +201,113 @@ def test_a_loader_goes_on_with_the_same_rows_only(pair: tuple[Any, Any]) -> None
     more(two, 20)
     assert one.version_id == two.version_id
     assert one.source().identity() != two.source().identity()
+
+
+# -- what one side has merged of branches that both have ----------------------------------------------------------------
+
+
+def with_w(pair: tuple[Any, Any]) -> tuple[Any, Any]:
+    """Both copies have commits of their own on branch w, and the first has merged its own into main."""
+    one, two = pair
+    one.create_branch("w")
+    one.deepcopy(two.path)
+    two.refresh()
+    for ds, value in ((one, 10), (two, 300)):
+        ds.checkout("w")
+        more(ds, value)
+        ds.checkout("main")
+    one.merge("w")
+    return one, two
+
+
+def test_a_push_whose_merges_mean_something_else_there_sends_nothing(pair: tuple[Any, Any]) -> None:
+    one, two = with_w(pair)
+    with pytest.raises(Conflict, match=r"contains work of 'w'.*as_branch"):
+        one.push(two.path)
+    assert values(lakefmt.load(two.path)) == [1, 2, 3]
+    two.merge("w")
+    assert values(two) == [1, 2, 3, 300]
+
+
+def test_work_of_a_branch_of_the_same_name_is_not_taken_for_known(pair: tuple[Any, Any]) -> None:
+    one, two = with_w(pair)
+    more(two, 20)
+    two.pull(one.path, as_branch="of one")
+    two.merge("of one")
+    two.merge("w")
+    assert sorted(values(two)) == [1, 2, 3, 10, 20, 300]
+    assert two.fsck(full=True)
+
+
+def test_merges_with_branches_of_a_log_that_went_apart_end(pair: tuple[Any, Any]) -> None:
+    one, two = pair
+    for i in range(4):
+        one.append({"x": 10 + i})
+        one.flush()
+    one.checkout("w", create=True)
+    more(one, 19)
+    one.checkout("main")
+    one.merge("w")
+    more(two, 100)
+    two.pull(one.path, as_branch="of one")
+    two.merge("of one")
+    two.checkout("dev", create=True)
+    more(two, 200)
+    two.checkout("main")
+    two.merge("dev")
+    assert sorted(values(two)) == [1, 2, 3, 10, 11, 12, 13, 19, 100, 200]
+
+
+def test_a_branch_of_a_branch_that_went_apart_is_sent_whole(pair: tuple[Any, Any]) -> None:
+    one, two = pair
+    more(one, 10)
+    one.checkout("w", create=True)
+    more(one, 11)
+    more(two, 20)
+    with pytest.raises(Conflict):
+        one.push(two.path)
+    one.push(two.path, as_branch="w of one")
+    two.merge("w of one")
+    assert sorted(values(two)) == [1, 2, 3, 10, 11, 20]
+
+
+def test_ids_differ_where_a_branch_that_was_sent_comes_back(pair: tuple[Any, Any]) -> None:
+    one, two = pair
+    more(one, 10)
+    more(two, 20)
+    two.push(one.path, as_branch="of two")
+    one.checkout("of two")
+    one.push(two.path)
+    two.checkout("of two")
+    more(two, 21)
+    first = set(ids(two))
+    two.checkout("main")
+    more(two, 22)
+    assert len(first & set(ids(two))) == 4
+    two.merge("of two")
+    assert sorted(values(two)) == [1, 2, 3, 20, 21, 22]
+
+
+def test_expiry_of_what_was_sent_does_not_stop_it_from_being_continued(pair: tuple[Any, Any]) -> None:
+    one, two = pair
+    more(one, 10)
+    for value in (20, 21):
+        two.append({"x": value})
+        two.flush()
+    one.pull(two.path, as_branch="of two")
+    one.merge("of two")
+    one.expire(older_than=0, grace_s=0)
+    more(two, 22)
+    one.pull(two.path, as_branch="of two")
+    one.merge("of two")
+    assert sorted(values(one)) == [1, 2, 3, 10, 20, 21, 22]
+
+
+def test_a_branch_does_not_take_the_name_of_a_tag(pair: tuple[Any, Any]) -> None:
+    one, two = pair
+    two.tag("rel")
+    one.checkout("rel", create=True)
+    more(one, 4)
+    with pytest.raises(Conflict, match="'rel'"):
+        one.push(two.path)
+    assert two.branches == ["main"]

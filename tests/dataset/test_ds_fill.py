@@ -126,3 +126,21 @@ def test_fills_agree_with_lists(data: Any) -> None:
             for name in "ab":
                 assert handle[name].numpy(aslist=True)[: len(model[name])] == model[name]
                 assert len(handle[name]) == len(model[name])
+
+
+def test_an_assignment_over_the_end_of_a_tensor_finds_its_rows_after_others_have_popped_some(
+    mem_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    monkeypatch.setattr(writer, "FRAGMENT_NBYTES", 16)
+    ds = lakefmt.dataset(mem_url)
+    for name in ("x", "y"):
+        ds.create_tensor(name, dtype="int64")
+    ds.extend({"x": list(range(10))}, skip_ok=True)
+    ds.y.extend([0] * 5)
+    ds.commit()
+    other = lakefmt.load(mem_url)
+    other.pop(0)
+    ds.y[3:7] = [3, 4, 5, 6]
+    ds.commit()
+    x, y = ([None if v is None else int(v) for v in ds[name].numpy(aslist=True)] for name in ("x", "y"))
+    assert dict(zip(x, [*y, None, None, None], strict=True)) == {1: 0, 2: 0, 3: 3, 4: 4, 5: 5, 6: 6, 7: None, 8: None, 9: None}

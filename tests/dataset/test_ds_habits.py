@@ -169,10 +169,10 @@ def test_files_tell_when_they_would_show_something_else(tmp_path: Path) -> None:
     ds.commit()
     ds.x[0] = 100
     ds.commit()
-    with pytest.raises(InvalidInput, match=r"1 updated sample; compact\(\)"):
+    with pytest.raises(InvalidInput, match=r"1 updated sample as it was before; compact\(\)"):
         ds.files()
     ds.pop(1)
-    with pytest.raises(InvalidInput, match="1 deleted row,"):
+    with pytest.raises(InvalidInput, match="1 deleted row too many and 1 updated sample"):
         ds.files()
     ds.compact()
     ds.append({"x": 7})

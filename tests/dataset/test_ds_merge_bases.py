@@ -234,3 +234,29 @@ def test_plain_class_ids_stay_plain_where_another_handle_was_first(mem_url: str)
     with pytest.raises(UnknownClass):
         two.append({"label": "cat"})
     assert values(lakefmt.load(mem_url), "label") == [3]
+
+
+def test_three_branches_that_both_sides_merged(ds: Any) -> None:
+    """What is common to both is put together of three, each of which has more than one base with the others."""
+    ds.extend({"x": list(range(20))})
+    ds.commit("rows")
+    for branch in ("p", "q", "v", "w", "z", "m1", "m2"):
+        ds.create_branch(branch)
+    for i, branch in enumerate(("p", "q")):
+        on(ds, branch).pop(i)
+        ds.commit(branch)
+    for i, branch in enumerate(("v", "w", "z")):
+        on(ds, branch).merge("p")
+        ds.merge("q")
+        ds.pop(3 + i)
+        ds.commit(branch)
+    for branch in ("m1", "m2"):
+        on(ds, branch)
+        for merged in ("v", "w", "z"):
+            ds.merge(merged)
+        ds.append({"x": 100 if branch == "m1" else 200})
+        ds.commit(branch)
+    before = values(on(ds, "m1"))
+    ds.merge("m2")
+    assert values(ds) == [*before, 200]
+    assert ds.fsck(full=True)

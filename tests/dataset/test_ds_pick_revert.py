@@ -323,7 +323,9 @@ def test_reverting_a_rename_and_a_wider_dtype(mem_url: str) -> None:
     wide = ds.version_id
     ds.append({"x": 5, "v": 70000})
     ds.commit("big")
-    ds.revert(wide)
+    with pytest.raises(MergeConflict, match="stays so"):
+        ds.revert(wide)
+    ds.revert(wide, "theirs")
     assert ds.v.numpy(aslist=True)[-1] == 70000, "no sample is cut off"
     assert values(ds, "v") == [None, None, 4, 70000]
 
@@ -384,12 +386,13 @@ def test_reverting_the_first_version_is_told(mem_url: str) -> None:
         ds.revert(f"{first.branch[:12]}-0")
 
 
-def test_reverting_stores_what_is_buffered_and_undoes_just_that_by_default(mem_url: str) -> None:
+def test_reverting_stores_what_is_buffered_and_undoes_the_version_before_by_default(mem_url: str) -> None:
     ds = made(mem_url)
+    ds.x[0] = 50
+    ds.commit("fifty")
     ds.append({"x": 4})
     ds.revert()
-    assert values(ds) == [1, 2, 3]
-    assert [h.message for h in ds.history()][-1] == "created"
+    assert values(lakefmt.load(mem_url)) == [1, 2, 3, 4]
 
 
 # -- restore -----------------------------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ LAYERS = (
         "merge",
         "merge_base",
         "place",
+        "copies",
         "transfer",
         "diverged",
         "versions",

@@ -118,7 +118,7 @@ def test_the_severest_pair_decides_and_is_named() -> None:
     theirs = [_touch(O.EDIT_SCHEMA, "t"), _touch(O.ADD_TENSOR, "n"), _touch(O.APPEND, "ft")]
     verdict, why = judge(mine, theirs)
     assert verdict is F
-    assert why == "my add-tensor against their add-tensor: fail on same new name"
+    assert why == "this add-tensor does not go with the add-tensor of another handle (fail on same new name)"
     assert judge(mine, theirs[:1])[0] is R
     assert judge(mine, theirs[2:]) == (C, "")
     assert judge(iter(mine), iter(theirs))[0] is F
