@@ -88,7 +88,7 @@ def print_log(dataset: Any, *, everything: bool = False) -> None:
             if is_commit(head) and not everything:
                 since += takewhile(lambda h: not h.named and h.v > 0, heads[i + 1 :])
             rows: dict[str, int] = {}
-            for t in (t for h in since for t in h.touched if t.rows and (t.operation != "compact" or len(since) == 1)):
+            for t in (t for h in reversed(since) for t in h.touched if t.rows and (t.operation != "compact" or len(since) == 1)):
                 rows[t.operation] = rows.get(t.operation, 0) + t.rows
             counts = ", ".join(f"{operation} {counted(n, 'row')}" for operation, n in rows.items())
             lines += [

@@ -51,7 +51,7 @@ class Diff:
 
     Attributes:
         first, second: version ids.
-        tensors: per tensor name (as in the second version, else the first).
+        tensors: per tensor name (as in the second version, else the first; with its field id where another has that name now).
         created, removed: tensors that only the second, or only the first, has.
         renamed: old name to new name.
         edited: tensors whose definition differs in more than the name.
@@ -104,18 +104,16 @@ def diff_versions(log: Log, old: Version, new: Version, reading: Reading) -> Dif
     direct = changes_between(log, old, new, reading)
     old_names = {t.id: t.name for t in old.state.tensors}
     new_names = {t.id: t.name for t in new.state.tensors}
-    tensors: dict[str, TensorDiff] = {}
-    for field_id in dict.fromkeys([*old_names, *new_names]):
-        name = new_names.get(field_id, old_names.get(field_id, ""))
-        name = f"{name} ({field_id})" if name in tensors else name  # two tensors of one name, made on two branches
-        tensors[name] = direct.get(field_id, NO_ROWS)
+    taken = set(new_names.values())  # a removed tensor may have had the name that another has now
+    shown = {i: new_names.get(i) or (f"{n} ({i})" if n in taken else n) for i, n in old_names.items()} | new_names
+    tensors = {name: direct.get(field_id, NO_ROWS) for field_id, name in shown.items()}
     before = {t.id: t for t in old.state.tensors}
     return Diff(
         first=old.id,
         second=new.id,
         tensors=tensors,
         created=tuple(n for i, n in new_names.items() if i not in old_names),
-        removed=tuple(n for i, n in old_names.items() if i not in new_names),
+        removed=tuple(shown[i] for i in old_names if i not in new_names),
         renamed={old_names[i]: n for i, n in new_names.items() if i in old_names and old_names[i] != n},
         edited=tuple(t.name for t in new.state.tensors if t.id in before and _edited(before[t.id], t)),
         info_updated=old.state.info != new.state.info,

@@ -203,7 +203,7 @@ def check_name(name: str) -> None:
 def parse_version_id(text: str) -> tuple[str, int] | None:
     """Branch prefix and number of a version id; ``None`` when the text is none."""
     prefix, sep, number = text.rpartition("-")
-    if sep and len(prefix) == 12 and all(c in "0123456789abcdef" for c in prefix) and number.isdigit():
+    if sep and len(prefix) == 12 and all(c in "0123456789abcdef" for c in prefix) and number.isdecimal() and number.isascii():
         return prefix, int(number)
     return None
 

@@ -215,3 +215,35 @@ def test_a_time_without_a_zone_is_utc(ds: Any) -> None:
     last = ds.commits[0]
     naive = datetime.datetime.fromtimestamp(last["time"], datetime.UTC).replace(tzinfo=None)
     assert ds.checkout(as_of=naive) == last["commit"]
+
+
+def test_a_tensor_made_again_under_its_name_is_another_one(ds: Any) -> None:
+    before = ds.version_id
+    ds.delete_tensor("x")
+    ds.create_tensor("x", dtype="float32")
+    ds.x.extend([1.0, 2.0])
+    ds.commit("again")
+    found = ds.diff(before)
+    assert (found.created, len(found.removed)) == (("x",), 1)
+    (old,) = found.removed
+    assert (len(found.tensors["x"].added), len(found.tensors[old].added)) == (2, 0)
+    text = str(found)
+    assert re.search(r"^x  .*\(new tensor\)$", text, re.MULTILINE)
+    assert re.search(r"^x \(\d+\) .*\(tensor removed\)$", text, re.MULTILINE)
+
+
+def test_the_log_says_what_a_commit_did_since_the_last_one(ds: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    ds.append({"x": 5})
+    ds.flush()
+    ds.pop(1)
+    ds.commit("mixed")
+    ds.log()
+    first = capsys.readouterr().out.split("commit ")[1]
+    assert re.search(r"did     append \+ delete \(append 1 row, delete 1 row\)", first), first
+    assert ds.get_commit_details(ds.commits[0]["commit"])["operation"] == "append + delete"
+
+
+def test_as_of_goes_with_a_branch_only(ds: Any) -> None:
+    first = commit_id(ds, "first")
+    with pytest.raises(InvalidInput, match="as_of="):
+        lakefmt.load(f"{ds.path}@{first}", as_of=ds.commits[0]["time"])
