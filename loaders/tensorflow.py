@@ -271,7 +271,9 @@ def _cast(name: str, array: Array, dtype: str, rows: Rows | None) -> Array:
     if array.dtype.kind in "biuf":
         with np.errstate(all="ignore"):
             cast = array.astype(dtype)
-            same = (cast.astype(array.dtype) == array) | (np.isnan(array) & np.isnan(cast))
+            same = (cast.astype(array.dtype) == array) & ((cast < 0) == (array < 0)) | (np.isnan(array) & np.isnan(cast))
+            if {array.dtype.kind, cast.dtype.kind} in ({"f", "i"}, {"f", "u"}):
+                same &= _in_range(array, cast)
         good = same.reshape(len(array), -1).all(axis=1)
         if good.all():
             return np.ascontiguousarray(cast)
@@ -279,6 +281,14 @@ def _cast(name: str, array: Array, dtype: str, rows: Rows | None) -> Array:
         f"{_place(rows, int(np.argmin(good)))}, tensor {name!r}: a function returned {array.dtype}, TensorFlow was told {dtype} "
         f"by the epoch's first rows, and the value does not fit; return one dtype for every sample"
     )
+
+
+def _in_range(array: Array, cast: Array) -> Array:
+    """Whether floats lie among an integer dtype's values: what a cast beyond its ends gives is left to the processor."""
+    floats, integers = (array, cast) if array.dtype.kind == "f" else (cast, array)
+    info = np.iinfo(integers.dtype)
+    inside: Array = (floats >= float(info.min)) & (floats < float(info.max + 1))
+    return inside
 
 
 def _plain(name: str, value: Any, kind: Plain, rows: Rows | None) -> Array:

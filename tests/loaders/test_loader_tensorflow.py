@@ -179,6 +179,13 @@ def test_other_tensors_of_differing_ranks() -> None:
         (lambda v: 1.5, lambda v: 2**53 + 1, "int64.*told float64"),
         (lambda v: 1.5, lambda v: 1j, "complex128.*told float64"),
         (lambda v: 1, lambda v: 2**70, r"objects \(int\)"),
+        (lambda v: np.uint8(v), lambda v: np.int8(-1), "int8.*told uint8"),
+        (lambda v: np.int64(v), lambda v: np.uint64(2**64 - 1), "uint64.*told int64"),
+        (lambda v: np.zeros(3, np.uint16), lambda v: np.array([1, -1, 1], np.int16), "int16.*told uint16"),
+        (lambda v: np.uint64(v), lambda v: 2.0**64, "float64.*told uint64"),
+        (lambda v: np.int64(v), lambda v: np.float32(2.0**63), "float32.*told int64"),
+        (lambda v: np.float32(v), lambda v: np.uint64(2**64 - 1), "uint64.*told float32"),
+        (lambda v: np.int64(v), lambda v: float("inf"), "float64.*told int64"),
         (lambda v: np.zeros(3), lambda v: np.zeros(4), r"shape \(4,\).*told shape \(3,\)"),
         (lambda v: np.zeros(3), lambda v: np.zeros((3, 1)), r"shape \(3, 1\).*told shape \(3,\)"),
         (lambda v: "a", lambda v: [1], "list, TensorFlow was told text"),
@@ -194,6 +201,15 @@ def test_what_later_rows_become_is_never_bent_to_what_the_first_were(early: Any,
 def test_what_fits_exactly_is_taken() -> None:
     chain = dataloader(numbers(10)).transform({"label": lambda v: np.float64(v) if v < 5 else int(v)}).batch(5)
     assert [v for b in chain.tensorflow() for v in b["label"].numpy().tolist()] == list(range(10))
+
+
+@pytest.mark.parametrize(
+    ("early", "late"),
+    [(np.uint8(1), np.int8(127)), (np.int64(1), np.uint64(2**63 - 1)), (np.int8(1), -128.0), (np.float16(1), 0), (1, -(2.0**63))],
+)
+def test_ends_of_a_dtype_fit(early: Any, late: Any) -> None:
+    chain = dataloader(numbers(10)).transform({"label": lambda v: early if v < 5 else late}).batch(5)
+    assert [v for b in chain.tensorflow() for v in b["label"].numpy().tolist()] == [early] * 5 + [late] * 5
 
 
 def test_keys_stay() -> None:
