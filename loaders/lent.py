@@ -122,8 +122,8 @@ class RowStream:
         convert = None if job.recipe.convert is None else to_torch
         self._job = replace(job, recipe=replace(job.recipe, convert=convert))
         self._begun, self._lane, self._ahead, self._resumed = begun, lane, ahead, resumed
-        self._taken = 0
-        self._rows: Iterator[Row] | None = None
+        self._taken = 0  # how far its lane has come, in rows, those left out included
+        self._rows: Iterator[tuple[int, Row]] | None = None
 
     def __iter__(self) -> RowStream:
         return self
@@ -131,8 +131,7 @@ class RowStream:
     def __next__(self) -> Row:
         if self._rows is None:  # not before: Accelerate makes iterators it never asks anything of
             self._rows = _rows(self._job, self._begun, self._lane, self._ahead, self._taken)
-        row = next(self._rows)
-        self._taken += 1
+        self._taken, row = next(self._rows)
         return row
 
     def state_dict(self) -> dict[str, Any]:
@@ -148,18 +147,22 @@ class RowStream:
             self._resumed(job, begun[0])
 
 
-def _rows(job: Job, begun: tuple[int, int], lane_of: tuple[int, int], ahead: bool, skipped: int) -> Iterator[Row]:
-    """The rows of one lane of an epoch, without the first ones. (Not a method: a stream that held itself would end late.)"""
+def _rows(job: Job, begun: tuple[int, int], lane_of: tuple[int, int], ahead: bool, skipped: int) -> Iterator[tuple[int, Row]]:
+    """The rows of one lane of an epoch, without the first ones, each with how far the lane has come with it.
+
+    (Not a method: a stream that held itself would end late.)
+    """
     (epoch, start), (lane, lanes), share = begun, lane_of, job.steps.batch_rows
     lane += lanes * (skipped // share)
     made = job.run(epoch, start, lane, lanes) if ahead else repeat(None)
     first = skipped % share
+    begin = skipped - first
     for step, batch in zip(job.steps.walk(epoch, start, lane, lanes), made, strict=False):
         portion = Portion(job, step.rows, batch)
         if not (isinstance(batch, Parcel) and batch.value is None):  # all bad: left out
             for place in range(first, len(step.rows)):
-                yield Row(portion, place)
-        first = 0
+                yield begin + place + 1, Row(portion, place)
+        first, begin = 0, begin + share
 
 
 def sharers() -> int:

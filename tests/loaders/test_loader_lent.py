@@ -168,6 +168,20 @@ def test_a_stream_of_rows_has_a_state() -> None:
         iter(dataloader(numbers(50)).batch(8).shuffle(seed=1).pytorch().dataset).load_state_dict(state)
 
 
+@pytest.mark.parametrize("batch_rows", [1, 2, 4])
+def test_a_stream_goes_on_where_it_was_behind_batches_that_are_left_out(batch_rows: int) -> None:
+    bad = {2, 3, 8, 9, 10, 11}
+    chain = dataloader(numbers(18)).transform({"label": lambda v: 1 // 0 if int(v) in bad else v}).batch(batch_rows)
+    rows = [r.number for r in chain.pytorch(on_error="skip").dataset]
+    assert len(rows) < 18
+    for taken in range(len(rows) + 1):
+        stream = iter(chain.pytorch(on_error="skip").dataset)
+        assert [next(stream).number for _ in range(taken)] == rows[:taken]
+        resumed = iter(chain.pytorch(on_error="skip").dataset)
+        resumed.load_state_dict(stream.state_dict())
+        assert [r.number for r in resumed] == rows[taken:]
+
+
 def test_batches_are_made_ahead_and_threads_end() -> None:
     names = lambda: [t.name for t in threading.enumerate() if t.name.startswith("lakefmt")]  # noqa: E731
     loader = dataloader(numbers(400)).transform({"label": lambda v: v}).batch(8).pytorch(num_threads=2)
