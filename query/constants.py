@@ -106,7 +106,7 @@ def like_column(value: Value, dtype: str) -> Value:
         return value
     with np.errstate(over="ignore"):
         rounded = float(np.dtype(dtype).type(value.const))
-    if rounded == value.const and rounded == int(rounded) and abs(rounded) <= _EXACT_IN_FLOAT32:
+    if rounded == value.const and abs(rounded) <= _EXACT_IN_FLOAT32 and rounded.is_integer():
         return value.but(sql=emit.number(int(rounded)), const=value.const)
     exact = rounded if dtype == "float16" or not math.isfinite(rounded) else float(value.const)
     return value.but(sql=emit.cast(emit.number(exact), "FLOAT"), const=value.const)
