@@ -240,8 +240,15 @@ def compare_sql(operator: type[exp.Binary], left: Node, right: Node, one: Value,
         # a long expression is not written twice: under a minus the order turns around, and NaN stays the
         # greatest
         mirrored = {exp.GT: exp.LT, exp.GTE: exp.LTE, exp.LT: exp.GT, exp.LTE: exp.GTE}[operator]
-        return emit.binary(mirrored, emit.minus(left), emit.minus(right))
+        return emit.binary(mirrored, emit.minus(_signed(left, one, two)), emit.minus(_signed(right, two, one)))
     return emit.all_of(plain, emit.negate(emit.call("isnan", greater)))
+
+
+def _signed(sql: Node, value: Value, other: Value) -> Node:
+    """An operand in a type that has a minus for all its values: unsigned integers have none, nor has the least signed one."""
+    if (value.is_const and not value.is_array) or value.dtype not in kinds.INTEGERS or other.dtype not in kinds.FLOATS:
+        return sql
+    return emit.cast(sql, SQL_TYPES[other.dtype])  # which is what it is compared in anyway
 
 
 def _compare_class(ctx: Context, operator: type[exp.Binary], labels: Value, name: Value, node: Node) -> Value:

@@ -50,3 +50,19 @@ def test_infinity_is_a_number(ds: Any, name: str, sign: str) -> None:
 )
 def test_infinity_stands_where_other_numbers_do(ds: Any, text: str, given: Any, rows: list[int]) -> None:
     assert ds.query(text, [given]).sample_indices.tolist() == rows
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint64", "int8", "int64"])
+def test_integers_are_compared_with_what_is_computed(mem_url: str, dtype: str) -> None:
+    ends = np.iinfo(dtype)
+    whole = np.array([ends.min, 3, ends.max, 3], dtype)
+    made = lakefmt.dataset(mem_url)
+    made.create_tensor("n", dtype=dtype)
+    made.create_tensor("many", dtype=dtype, shape=(1,))
+    made.create_tensor("x", dtype="float64")
+    made.extend({"n": whole, "many": whole[:, None], "x": [2.0, 2.0, 1e30, float("nan")]})
+    for sign, compare in list(OPERATORS.items()):
+        wanted = np.flatnonzero(compare(whole, np.array([2.0, 2.0, 1e30, np.nan]) * 2)).tolist()
+        assert made.query(f"n {sign} x * 2").sample_indices.tolist() == wanted
+        assert made.query(f"any(many {sign} x * 2)").sample_indices.tolist() == wanted
+        assert made.query(f"n {sign} ?", [float("nan")]).sample_indices.tolist() == ([0, 1, 2, 3] if sign == "!=" else [])
