@@ -122,13 +122,13 @@ def _given(definition: TensorDef, value: Any) -> Any:
         value = value.values
     if isinstance(value, pa.Scalar):
         if isinstance(value, pa.FixedShapeTensorScalar):
-            return value.to_numpy() if value.is_valid else None
+            return _tensors(pa.repeat(value, 1))[0] if value.is_valid else None
         return np.asarray(value.as_py(), value.type.to_pandas_dtype()) if _numbers(value.type) and value.is_valid else value.as_py()
     if isinstance(value, pa.ChunkedArray):
         value = value.combine_chunks()
     if isinstance(value, pa.Array):
-        if value.null_count == 0 and isinstance(value, pa.FixedShapeTensorArray):
-            return value.to_numpy_ndarray()
+        if isinstance(value, pa.FixedShapeTensorArray):
+            return _with_missing(value, _tensors(value))
         return value.to_numpy(zero_copy_only=False) if value.null_count == 0 and _numbers(value.type) else value.to_pylist()
     return value
 
@@ -147,17 +147,27 @@ def _from_arrow(definition: TensorDef, values: pa.Array, first_row: int) -> Any:
     if _numbers(kind):
         present = values.drop_null() if values.null_count else values
         return _with_missing(values, present.to_numpy(zero_copy_only=False))
-    tensors = isinstance(values, pa.FixedShapeTensorArray)
-    lists = values.storage if tensors else values
+    if isinstance(values, pa.FixedShapeTensorArray):
+        return _with_missing(values, _tensors(values))
     plain = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    if not any(is_kind(lists.type) for is_kind in plain) or not _numbers(lists.type.value_type) or lists.flatten().null_count:
+    if not any(is_kind(kind) for is_kind in plain) or not _numbers(kind.value_type) or values.flatten().null_count:
         return values.to_pylist()
-    if tensors:
-        return _with_missing(values, pa.ExtensionArray.from_storage(kind, lists.drop_null()).to_numpy_ndarray())
     if pa.types.is_fixed_size_list(kind):
-        numbers = lists.flatten().to_numpy(zero_copy_only=False)
+        numbers = values.flatten().to_numpy(zero_copy_only=False)
         return _with_missing(values, numbers.reshape(len(values) - values.null_count, kind.list_size))
-    return lists.to_numpy(zero_copy_only=False).tolist()
+    return values.to_numpy(zero_copy_only=False).tolist()
+
+
+def _tensors(values: pa.FixedShapeTensorArray) -> Array:
+    """Arrow's tensors that are present; of objects when elements are missing or no numbers.
+
+    Dimensions come in their logical order as Arrow's format defines it; pyarrow's own conversions err where three or more move.
+    """
+    kind, flat = values.type, values.storage.flatten()
+    plain = flat.null_count == 0 and _numbers(flat.type)
+    elements = flat.to_numpy(zero_copy_only=False) if plain else np.array([*flat.to_pylist(), None], object)[:-1]
+    stored: Array = elements.reshape(len(values) - values.null_count, *kind.shape)
+    return stored.transpose(0, *(1 + d for d in kind.permutation)) if kind.permutation else stored
 
 
 def _with_missing(values: pa.Array, present: Array) -> Any:

@@ -85,6 +85,46 @@ def test_tensors_of_arrow(ds: Any) -> None:
         ds.x.extend(holed)
 
 
+@pytest.mark.parametrize("dtype", [np.int16, np.float32, np.bool_])
+@pytest.mark.parametrize("permutation", [None, [1, 0, 2], [2, 0, 1], [1, 2, 0]])
+def test_tensors_are_the_same_one_by_one_and_together(ds: Any, dtype: Any, permutation: list[int] | None) -> None:
+    flat = np.arange(48).reshape(2, 24) % 7 > 2 if dtype is np.bool_ else np.arange(48).reshape(2, 24)
+    number = pa.from_numpy_dtype(dtype)
+    kind = pa.fixed_shape_tensor(number, [2, 3, 4], permutation=permutation)
+    storage = pa.array([None, flat[0].tolist(), None, flat[1].tolist()], pa.list_(number, 24))
+    array = pa.ExtensionArray.from_storage(kind, storage)
+    wanted = [
+        None if not s.is_valid else flat[i // 2].reshape(2, 3, 4).transpose(permutation or [0, 1, 2]).tolist()
+        for i, s in enumerate(array)
+    ]
+    ds.x.extend(array.slice(1))
+    ds.x.extend(list(array.slice(1)))
+    for scalar in array.slice(1):
+        ds.x.append(scalar)
+    assert values(ds)[1:] == wanted[1:] * 3
+    assert ds.x.dtype == dtype
+    ds.x.append(array.drop_null())
+    assert values(ds)[-1] == [w for w in wanted if w]
+    ds.x[1] = array[3]
+    assert values(ds)[1] == wanted[3]
+
+
+def test_tensors_with_missing_elements_are_none_of_numbers(ds: Any) -> None:
+    kind = pa.fixed_shape_tensor(pa.int16(), [2, 2], permutation=[1, 0])
+    holed = pa.ExtensionArray.from_storage(kind, pa.array([[1, None, 3, 4]], pa.list_(pa.int16(), 4)))
+    for use in (
+        lambda: ds.x.append(holed),
+        lambda: ds.x.append(holed[0]),
+        lambda: ds.x.extend(holed),
+        lambda: ds.i.append(holed[0]),
+    ):
+        with unchanged(ds), pytest.raises(DtypeError, match=r"'[xi]', row"):
+            use()
+    ds.j.append(holed[0])
+    ds.j.extend(holed)
+    assert values(ds, "j")[1:] == [[[1, 3], [None, 4]]] * 2
+
+
 @pytest.mark.parametrize(
     "value",
     [pa.scalar("5"), pa.scalar(b"5"), pa.array(["5"]), pa.array([b"5"]), pa.array([1, None]), pa.scalar([1, None])],
