@@ -105,7 +105,10 @@ def as_samples(definition: TensorDef, values: Any, first_row: int = 0) -> Any:
         return _from_arrow(definition, values, first_row)
     if hasattr(values, "to_numpy") and hasattr(values, "tolist"):
         return _from_pandas(definition, values)
-    return values if isinstance(values, (list, np.ndarray)) else _array_or_list(values)
+    if isinstance(values, (list, np.ndarray)):
+        return values
+    foreign = hasattr(values, "__array__") and hasattr(values, "shape")  # torch, tensorflow, jax
+    return _as_numpy(definition, values, first_row) if foreign else list(values)
 
 
 #: What most samples are: nothing else has to be looked for.
@@ -197,10 +200,19 @@ def _from_pandas(definition: TensorDef, values: Any) -> Any:
     return [None if m else v for v, m in zip(array, missing.tolist(), strict=True)] if bool(missing.any()) else array
 
 
-def _array_or_list(values: Any) -> Any:
-    if hasattr(values, "__array__") and hasattr(values, "shape"):  # torch, tensorflow, jax
-        return np.asarray(values)
-    return list(values)
+def _as_numpy(definition: TensorDef, value: Any, row: int) -> Array:
+    """What NumPy makes of a value; of a tensor of another library without its gradients."""
+    try:
+        return np.asarray(value.detach() if getattr(value, "requires_grad", False) is True else value)
+    except (RuntimeError, TypeError) as e:
+        raise DtypeError(
+            f"tensor {definition.name!r}, row {row}: {type(value).__name__} does not convert to NumPy ({e}); give a dense one of "
+            "a dtype that NumPy has (of torch: value.to_dense(), or value.float() for bfloat16)"
+        ) from e
+    except ValueError as e:
+        raise ShapeError(
+            f"tensor {definition.name!r}, row {row}: the sample is ragged inside ({e}); give a rectangular array"
+        ) from e
 
 
 def _series_list(values: Any) -> list[Any]:
@@ -275,14 +287,7 @@ def _numeric(definition: TensorDef, value: Any, row: int) -> tuple[TensorDef, Ar
 def _as_array(definition: TensorDef, value: Any, row: int) -> Array:
     """What NumPy makes of a value, when that is an array of numbers."""
     _refuse_masked(definition, value, row)
-    try:
-        array = np.asarray(value)
-    except (RuntimeError, TypeError) as e:  # a tensor of another library that does not convert
-        raise DtypeError(f"tensor {definition.name!r}, row {row}: {type(value).__name__} does not convert to NumPy ({e})") from e
-    except ValueError as e:
-        raise ShapeError(
-            f"tensor {definition.name!r}, row {row}: the sample is ragged inside ({e}); give a rectangular array"
-        ) from e
+    array = _as_numpy(definition, value, row)
     if array.dtype.kind not in "biuf":
         raise DtypeError(
             f"tensor {definition.name!r}, row {row}: {shown(value)} ({type(value).__name__}) is no numeric sample; "
@@ -441,10 +446,7 @@ def _with_classes(definition: TensorDef, names: Sequence[str], row: int, *, batc
 
 def _check_ids(definition: TensorDef, ids: Any, row: int, *, batch: bool = False) -> TensorDef:
     """Refuse what is no class id. Ids given before any names are plain numbers, which no name given later may mean."""
-    try:
-        array = np.asarray(ids)
-    except ValueError as e:
-        raise ShapeError(f"tensor {definition.name!r}, row {row}: labels are ragged inside ({e})") from e
+    array = _as_numpy(definition, ids, row)
     if array.dtype.kind not in "iu" and array.size:
         raise DtypeError(
             f"tensor {definition.name!r}, row {row}: a class label is a name or an integer id, got {shown(ids)} ({array.dtype})"
@@ -554,8 +556,8 @@ def _pixels(definition: TensorDef, value: Any, row: int) -> Array:
         return pil_pixels(value)
     _refuse_masked(definition, value, row)
     try:
-        array = np.asarray(value)
-    except (ValueError, TypeError, RuntimeError, MissingExtra) as e:
+        array = _as_numpy(definition, value, row)
+    except MissingExtra as e:
         raise ShapeError(f"{where}: {e}") from e
     if array.dtype.kind not in "biuf":
         raise DtypeError(f"{where}: {shown(value)} ({type(value).__name__}) is no image; give lakefmt.read(path) or a uint8 array")

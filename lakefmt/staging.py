@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 
-from lakefmt.errors import InvalidInput
+from lakefmt.errors import DtypeError, InvalidInput
 from lakefmt.fragment.columns import Column
 from lakefmt.htypes import TensorDef
 from lakefmt.sample import are_samples
@@ -77,6 +77,8 @@ def as_column(name: str, values: Any) -> Any:
             f"extend(): {name!r} is {type(values).__name__}, not a sequence of samples; give a list or an array. append() takes "
             "one row"
         )
+    if "sparse" in str(getattr(values, "layout", "")):  # torch's, which has no rows that can be taken out
+        raise DtypeError(f"extend(): {name!r} is a sparse {type(values).__name__}; give a dense one: value.to_dense()")
     return list(values) if isinstance(values, deque) else values
 
 
