@@ -13,7 +13,7 @@ from sqlglot import TokenType as T
 from sqlglot import exp
 
 from lakefmt.errors import TqlError
-from lakefmt.query.syntax import Node, Token, at, error_at, span_of, tokenize
+from lakefmt.query.syntax import Node, Token, at, called_method, error_at, span_of, tokenize
 
 #: Nesting of parentheses and sub-queries accepted; Python's own stack is the limit behind it.
 DEPTH_MAX = 64
@@ -467,6 +467,9 @@ class _Parser:
             self.refuse_later()
         name = self.name_token("of a tensor, a number, a text in '…' or \"(\"")
         if self.here.type is T.DOT and self.ahead.type is not T.NUMBER:
+            if call := called_method(self.text, self.tokens, self.index):
+                message = f"methods are for bare conditions; in a SELECT write {call}"
+                raise error_at(self.text, self.ahead, message)
             message = (
                 'a tensor of a group is written "group/tensor", in double quotes, '
                 "and a dataset's name is not written before a tensor yet"

@@ -8,6 +8,7 @@ most nodes, whereas TQL promises that whatever it does not understand is an erro
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
@@ -82,6 +83,26 @@ def tokenize(text: str) -> tuple[Token, ...]:
 def _token(token: Any) -> Token:
     word = token.text.upper() if token.token_type is TokenType.VAR else ""
     return Token(token.token_type, token.text, token.start, token.end + 1, word)
+
+
+def called_method(text: str, tokens: Sequence[Token], dot: int) -> str | None:
+    """The function call that a method call in a SELECT stands for, from the tokens around its point; ``None``: it is none.
+
+    Double quotes are names in a SELECT, so that ``text.contains("1")`` cannot just be read as what it means elsewhere.
+    """
+    if len(tokens) < dot + 4 or all(t.word != "SELECT" for t in tokens):
+        return None
+    name, method, opener, argument = (tokens[dot + k] for k in (-1, 1, 2, 3))
+    if method.type is not TokenType.VAR or opener.type is not TokenType.L_PAREN:
+        return None
+    owner = text[name.start : name.end]
+    if argument.type is TokenType.R_PAREN:
+        return f"{method.value}({owner})"
+    alone = len(tokens) > dot + 4 and tokens[dot + 4].type is TokenType.R_PAREN
+    if alone and argument.type in (TokenType.STRING, TokenType.IDENTIFIER):
+        quoted = argument.value.replace("'", "''")
+        return f"{method.value}({owner}, '{quoted}')"
+    return f"{method.value}({owner}, …)"
 
 
 _OPENERS = {"'": ("'", "string"), '"': ('"', "quoted name"), "/*": ("*/", "comment")}

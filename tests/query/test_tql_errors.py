@@ -124,6 +124,18 @@ select * where n % 0 == 1
                ^^^^^ division by zero
 select * where a.b == 3
                 ^ "group/tensor"
+select * where text.contains("1")
+                    ^^^^^^^^ write contains(text, '1')
+select * where n > 1 and text.contains('it''s')
+                              ^^^^^^^^ write contains(text, 'it''s')
+select * where "group/x".max() > 1
+                         ^^^ write max("group/x")
+select * where text.contains(lower(text), 1)
+                    ^^^^^^^^ write contains(text, …)
+select * where text.contains(
+                    ^^^^^^^^ write contains(text, …)
+select text.contains
+           ^ "group/tensor"
 select count(*) as c
              ^ * stands alone
 select count(n) as c
