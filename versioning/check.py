@@ -30,7 +30,7 @@ from lakefmt.versioning.leaves import Tree
 from lakefmt.versioning.log import Log, Nothing, Transaction, sealed, version_key
 from lakefmt.versioning.lost import DELETIONS, IDS, Salvage
 from lakefmt.versioning.pins import Pin, find_pins
-from lakefmt.versioning.records import Branch, Leaf, State, Version, version_id
+from lakefmt.versioning.records import ID_SPACES, Branch, Leaf, State, Version, version_id
 
 LOST = "_lost/"
 DATA_FOLDERS = ("data/", "overlays/", "dv/")
@@ -465,17 +465,19 @@ def _newest_before(log: Log, branch: str, v: int) -> Version:
 
 
 def _unchanged(log: Log, before: Version, v: int) -> bytes:
-    """A version object ``v`` with the state of an earlier version."""
+    """A version object ``v`` with the state of an earlier version; its row ids go on in an id space of their own."""
     previous = before.xxh64
     if before.head.v < v - 1:  # those between are damaged too
         previous = xxhash.xxh64(log.store.get(version_key(before.head.branch, v - 1))).hexdigest()
+    # who began on the torn version has rows whose ids would be given again
+    space = xxhash.xxh64(f"{before.head.branch} {v} {previous}".encode()).intdigest() % (ID_SPACES - 1) + 1
     head = replace(
         before.head, v=v, transaction=uuid.uuid5(uuid.UUID(before.head.branch), f"repair {v} {previous}").hex,
         read_v=before.head.v, previous=previous, ts_ms=before.head.ts_ms + 1, author="", message=None, named=False,
         touched=touches([Name()]), parent=None, parent_v=None, merged=None, operation="repair", tokens=(),
         inline_size=0, inline_xxh64="",
     )  # fmt: skip
-    return encode_version(head, before.state, before.inline)[0]
+    return encode_version(head, replace(before.state, id_space=space, next_row=0), before.inline)[0]
 
 
 def _newest(log: Log, branch: str) -> Version:

@@ -343,6 +343,27 @@ def test_the_number_of_a_torn_version_stays_taken(place: str) -> None:
     assert sorted(int(p.stem) for p in path.parent.glob("*.json")) == list(range(int(path.stem) + 2)), "no hole"
 
 
+def test_row_ids_of_a_torn_version_are_not_given_again(place: str) -> None:
+    """A branch that began on it has rows of these ids."""
+    ds = lakefmt.load(place)
+    ds.create_branch("dev")
+    dev = lakefmt.load(f"{place}@dev")
+    tear(place)
+    ds = Log.open(open_store(place))
+    assert repair(ds, check(ds)).moved
+    main = lakefmt.load(place)
+    rows = range(90, 94)
+    main.extend(
+        {"x": list(rows), "v": [filled(j) for j in rows], "image": [np.zeros((3, 4, 3), "u1")] * 4, "note": [f"n{j}" for j in rows]}
+    )
+    main.commit("goes on")
+    ids = main[:].row_ids.tolist()
+    assert len(set(ids)) == 12
+    assert set(ids[8:]).isdisjoint(dev[:].row_ids.tolist())
+    main.merge("dev")
+    assert sorted(values(main)) == [*range(12), *rows], "rows of both, each once"
+
+
 def test_a_commit_that_lands_between_two_repairs_stays(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both have seen the torn version; the second goes on when the first is done and somebody has committed."""
     path = tear(place)
