@@ -5,34 +5,34 @@ each version carries its predecessor's hash, that no transaction landed twice, a
 there and has its size; a full one compares every byte with its checksum. Each version and each leaf is read once. What looks amiss
 is looked at again before it is said, for others may be at work.
 
-A repair puts a version that changes nothing in place of a torn newest version object (a power cut on a file system that broke its
-promise leaves one), and takes files that are lost out of the newest version, so that the rest of it can be read; what was lost with
-them is said. The number of a torn version stays taken: whoever else repairs or commits finds something there.
+A log that has lost its name is a problem: nobody would find what was committed to it. A repair gives it one.
+
+A repair also puts a version that changes nothing in place of a torn newest version object, and takes files that are lost out of the
+newest version, so that the rest of it can be read; what was lost with them is said.
 """
 
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
-import xxhash
 
-from lakefmt.errors import Corrupt, LakeError, NoSuchObject, NoSuchVersion, UnsupportedFormat, VersionExpired, counted
+from lakefmt.errors import Corrupt, LakeError, NoSuchVersion, UnsupportedFormat, VersionExpired, counted
 from lakefmt.fragment.meta import INLINE_FOLDER, ColumnFile
 from lakefmt.fragment.verify import verify_files
-from lakefmt.versioning.changes import Change, Compact, Group, Name, touches
-from lakefmt.versioning.encode import decode_version, encode_version
+from lakefmt.versioning.changes import Change, Compact, Group
+from lakefmt.versioning.clock import time_text
 from lakefmt.versioning.expire import numbers_of
 from lakefmt.versioning.leaves import Tree
 from lakefmt.versioning.log import Log, Nothing, Transaction, sealed, version_key
 from lakefmt.versioning.lost import DELETIONS, IDS, Salvage
 from lakefmt.versioning.pins import Pin, find_pins
-from lakefmt.versioning.records import ID_SPACES, Branch, Leaf, State, Version, version_id
+from lakefmt.versioning.records import Branch, Leaf, State, Version, version_id
+from lakefmt.versioning.torn import LOST, exists, stand_in
+from lakefmt.versioning.unnamed import has_lost_name, name_again
 
-LOST = "_lost/"
 DATA_FOLDERS = ("data/", "overlays/", "dv/")
 LEAF_FOLDER = "meta/"
 #: Why the log of a branch was sealed that was taken back at once.
@@ -47,7 +47,8 @@ class Problem:
     """Something wrong.
 
     Attributes:
-        what: ``missing``, ``damaged``, ``torn`` (the newest version object of a branch), ``log`` or ``name``.
+        what: ``missing``, ``damaged``, ``torn`` (the newest version object of a branch), ``log``, ``name``, or ``unnamed`` (a log
+            that has lost its name).
         key: the object.
         detail: a sentence.
         versions: ids of all versions that need the object, those of one log newest first.
@@ -122,31 +123,52 @@ class _Logs:
         self._there: dict[str, set[int]] = {}  # numbers by log: those that can be read, or are known to be damaged
         self._expired: dict[str, set[int]] = {}
         self._held: dict[tuple[str, int], Version | LakeError] = {}
+        self._unread = False  # whether the name of some branch does not parse
+        self._contained: dict[str, int] = {}  # up to which version the work of a log is in versions of others
 
     def versions(self) -> Iterator[Version]:
         """All versions that parse and that somebody may need, problems of the logs noted.
 
         Of a log without a name that was not ended either (its branch was never made, or taken back at once, for what it began on
-        had expired), only what a name needs.
+        had expired), only what a name needs; unless it has lost its name.
         """
         branches = {b.uuid: b for b in self._branches()}
         numbers = {b: list[int]() for b in branches} | numbers_of(e.key for e in self.log.store.list("log/"))
+        unnamed: dict[str, Version] = {}
         for branch, found in numbers.items():
-            every = branch in branches or self._ended(branch, found[-1])
-            pinned = {p.v for p in self.pins if branch.startswith(p.branch)}
-            yield from (v for v in self._of_log(branch, found) if every or v.head.v in pinned)
+            newest = None if branch in branches else self._newest(branch, found[-1])
+            if newest is not None and sealed(newest.head) in (None, WITHDRAWN):
+                unnamed[branch] = newest
+                continue
+            yield from self._of_log(branch, found)
             if not found:
                 what = f"branch {branches[branch].name!r} has no version"
                 self.report.problems.append(Problem("missing", f"log/{branch}/", what))
+        for branch, newest in unnamed.items():  # once it is known what others have of them
+            every = self._has_lost_name(newest)
+            pinned = {p.v for p in self.pins if branch.startswith(p.branch)}
+            yield from (v for v in self._of_log(branch, numbers[branch]) if every or v.head.v in pinned)
 
-    def _ended(self, branch: str, newest: int) -> bool:
-        """Whether a log without a name is that of a branch that was deleted or squashed."""
+    def _newest(self, branch: str, v: int) -> Version | None:
+        """The newest version of a log without a name; ``None`` where it cannot be read, as when it has expired."""
         try:
-            version = self._held[(branch, newest)] = self.log.read(branch, newest)
+            version = self._held[(branch, v)] = self.log.read(branch, v)
         except LakeError as e:
-            self._held[(branch, newest)] = e
+            self._held[(branch, v)] = e
+            return None
+        return version
+
+    def _has_lost_name(self, newest: Version) -> bool:
+        """Whether a log has lost its name; noted, unless the name may be one of those that do not parse."""
+        if sealed(newest.head) is not None:
+            return False
+        if self._unread:
             return True
-        return sealed(version.head) not in (None, WITHDRAWN)
+        if not has_lost_name(self.log, newest, self._contained.get(newest.head.branch, -1)):
+            return False
+        what = f"a branch without a name, up to version {newest.id} of {time_text(newest.head.ts_ms)}; a repair gives it a name"
+        self.report.problems.append(Problem("unnamed", f"log/{newest.head.branch}/", what, (newest.id,)))
+        return True
 
     def _read(self, branch: str, v: int) -> Version:
         """A version, unless it has been read before."""
@@ -160,6 +182,7 @@ class _Logs:
             try:
                 found = self.log.refs.find_branch(name)
             except Corrupt as e:
+                self._unread = True
                 self.report.problems.append(Problem("name", f"refs/branches/{name}", str(e)))
                 continue
             if found is not None:
@@ -171,7 +194,7 @@ class _Logs:
         transactions: dict[str, int] = {}
         holes = sorted(set(range(max(numbers, default=0))) - set(numbers))
         for n in holes[:_NAMED_MAX]:
-            if not _exists(self.log, version_key(branch, n)):  # a listing that others write into may miss some
+            if not exists(self.log, version_key(branch, n)):  # a listing that others write into may miss some
                 self._problem("missing", branch, n, "a version object is not there")
         for v in numbers:
             try:
@@ -190,6 +213,8 @@ class _Logs:
             there.add(v)
             self._compare(version, before, transactions)
             before = version
+            for other, upto in version.state.contains.items():
+                self._contained[other] = max(upto, self._contained.get(other, -1))
             yield version
 
     def _compare(self, version: Version, before: Version | None, transactions: dict[str, int]) -> None:
@@ -215,7 +240,7 @@ class _Logs:
         if any(pin.v in v for b, v in self._there.items() if b.startswith(pin.branch)):
             return None
         gone = any(pin.v in v for b, v in self._expired.items() if b.startswith(pin.branch))
-        if not _exists(self.log, pin.key):
+        if not exists(self.log, pin.key):
             return None
         why = "has expired" if gone else "is not there"
         return Problem("name", pin.key, f"{pin.what} names version {pin.version}, which {why}; {pin.remedy}")
@@ -317,14 +342,6 @@ class _Needs:
         return self._expired[place]
 
 
-def _exists(log: Log, key: str) -> bool:
-    try:
-        log.store.get_range(key, 0, 1)
-    except NoSuchObject:
-        return False
-    return True
-
-
 # -- mending ---------------------------------------------------------------------------------------------------------------
 
 
@@ -368,6 +385,7 @@ class Repair:
     """What a repair did.
 
     Attributes:
+        named: logs that had lost their names, by the names they have now.
         moved: torn version objects, by their key, and where they lie now; versions that change nothing are in their places.
         lost: per branch and tensor, how many rows have lost their sample; beside tensors ``(row ids)`` for rows that have new ones,
             and ``(deleted rows are back)``.
@@ -376,6 +394,7 @@ class Repair:
         done: whether anything was changed (a dry run changes nothing).
     """
 
+    named: dict[str, str] = field(default_factory=dict)
     moved: dict[str, str] = field(default_factory=dict)
     lost: dict[str, dict[str, int]] = field(default_factory=dict)
     losses: list[Loss] = field(default_factory=list)
@@ -383,8 +402,10 @@ class Repair:
     done: bool = False
 
     def __repr__(self) -> str:
+        verb = "named" if self.done else "would name"
+        lines = [f"{verb} {key} {name!r}" for name, key in self.named.items()]
         verb = "moved" if self.done else "would move"
-        lines = [f"{verb} the torn {old} to {new}" for old, new in self.moved.items()]
+        lines += [f"{verb} the torn {old} to {new}" for old, new in self.moved.items()]
         lines += [str(loss) for loss in self.losses]
         lines += [f"left: {p}" for p in self.left]
         return "\n".join(lines or ["nothing to repair"])
@@ -396,22 +417,25 @@ def repair(log: Log, report: Report, *, dry_run: bool = False) -> Repair:
     A torn newest version object is copied to ``_lost/`` (its commit was never readable), and a version like the one before takes
     its number. Files that are missing or damaged are taken out of the newest version of each branch, where the samples they held
     are missing from then on; older versions stay as they are, for a copy of the files may turn up. So do branches that have ended.
+    Logs that have lost their names get some.
     """
     _look_anew(log)
     made = Repair(done=not dry_run)
+    again = _named_again(log, report, made, dry_run=dry_run)
     bare: dict[str, Version] = {}  # of a dry run: the newest version below a torn one
     for problem in report.problems:
         if problem.what == "torn":
             try:
-                before = _stand_in(log, problem.key, made, dry_run=dry_run)
+                before = stand_in(log, problem.key, dry_run=dry_run)
             except LakeError as e:
                 made.left.append(Problem(problem.what, problem.key, f"it is torn, and cannot be set aside: {e}", problem.versions))
                 continue
             if before is not None:
                 bare[before.head.branch] = before
+                made.moved[problem.key] = LOST + problem.key
     needed = {p.key: p.versions for p in report.problems if p.what in ("missing", "damaged") and p.key.startswith(DATA_FOLDERS)}
     salvage = Salvage(log.store, set(needed), write=not dry_run)
-    for branch in log.refs.branches():
+    for branch in {b.uuid: b for b in (*again, *log.refs.branches())}.values():
         try:
             head = bare[branch.uuid] if dry_run and branch.uuid in bare else _newest(log, branch.uuid)
             if needed and not sealed(head.head):
@@ -419,65 +443,24 @@ def repair(log: Log, report: Report, *, dry_run: bool = False) -> Repair:
         except LakeError as e:
             what = f"branch {branch.name!r} cannot be mended: {e}"
             made.left.append(Problem("log", version_key(branch.uuid, 0), what))
-    made.left += [p for p in report.problems if p.what != "torn" and not p.key.startswith(DATA_FOLDERS)]
+    made.left += [p for p in report.problems if p.what not in ("torn", "unnamed") and not p.key.startswith(DATA_FOLDERS)]
     return made
 
 
-def _stand_in(log: Log, key: str, made: Repair, *, dry_run: bool) -> Version | None:
-    """Put a version that changes nothing in the place of a torn one, once it is certain that it is torn and the newest.
-
-    Its bytes depend on the version before alone: who does the same at the same time puts the same, and nothing is lost by it.
-
-    Returns:
-        The version before; ``None`` where there is nothing torn any more.
-
-    Raises:
-        LakeError: there is no version that could stand in for it.
-    """
-    _, branch, name = key.split("/", 2)
-    v = int(name.removesuffix(".json"))
-    data = log.store.get(key)
-    try:
-        decode_version(data, key)
-        return None
-    except VersionExpired:
-        return None
-    except Corrupt:
-        pass
-    if _exists(log, version_key(branch, v + 1)):
-        raise Corrupt(f"{log.store.url}: version {v + 1} is there, so that {key} is not the newest; restore it from a copy")
-    before = _newest_before(log, branch, v)
-    made.moved[key] = LOST + key
-    if not dry_run:
-        log.store.put(LOST + key, data)
-        log.store.put(key, _unchanged(log, before, v))
-    return before
-
-
-def _newest_before(log: Log, branch: str, v: int) -> Version:
-    """The newest version below a number that can be read."""
-    for n in range(v - 1, -1, -1):
-        try:
-            return log.read(branch, n)
-        except Corrupt:
-            continue
-    raise Corrupt(f"{log.store.url}: no version of the branch {branch} below {v} can be read; restore one from a copy")
-
-
-def _unchanged(log: Log, before: Version, v: int) -> bytes:
-    """A version object ``v`` with the state of an earlier version; its row ids go on in an id space of their own."""
-    previous = before.xxh64
-    if before.head.v < v - 1:  # those between are damaged too
-        previous = xxhash.xxh64(log.store.get(version_key(before.head.branch, v - 1))).hexdigest()
-    # who began on the torn version has rows whose ids would be given again
-    space = xxhash.xxh64(f"{before.head.branch} {v} {previous}".encode()).intdigest() % (ID_SPACES - 1) + 1
-    head = replace(
-        before.head, v=v, transaction=uuid.uuid5(uuid.UUID(before.head.branch), f"repair {v} {previous}").hex,
-        read_v=before.head.v, previous=previous, ts_ms=before.head.ts_ms + 1, author="", message=None, named=False,
-        touched=touches([Name()]), parent=None, parent_v=None, merged=None, operation="repair", tokens=(),
-        inline_size=0, inline_xxh64="",
-    )  # fmt: skip
-    return encode_version(head, replace(before.state, id_space=space, next_row=0), before.inline)[0]
+def _named_again(log: Log, report: Report, made: Repair, *, dry_run: bool) -> list[Branch]:
+    """Names for the logs that have lost theirs."""
+    branches: list[Branch] = []
+    for problem in report.problems:
+        if problem.what == "unnamed":
+            try:
+                branch = name_again(log, problem.key.split("/")[1], dry_run=dry_run)
+            except LakeError as e:
+                made.left.append(Problem(problem.what, problem.key, f"it cannot be given a name: {e}", problem.versions))
+                continue
+            if branch is not None:
+                branches.append(branch)
+                made.named[branch.name] = problem.key
+    return branches
 
 
 def _newest(log: Log, branch: str) -> Version:

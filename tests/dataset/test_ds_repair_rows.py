@@ -14,8 +14,9 @@ import lakefmt
 from lakefmt.errors import MergeConflict
 from lakefmt.storage import Store, open_store
 from lakefmt.versioning import leaves
-from lakefmt.versioning.check import LOST, check, repair
+from lakefmt.versioning.check import check, repair
 from lakefmt.versioning.log import Log
+from lakefmt.versioning.torn import LOST
 
 BIG = 4000
 
