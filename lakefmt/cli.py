@@ -5,6 +5,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+_FSCK = """Look a dataset over: its log, and all that its versions refer to.
+
+Exit code: 0, nothing is wrong. 1, something is, which a repair mends or the text says what to do about. 3, only older versions are
+broken: files that they need are lost, and the newest versions of all branches are whole. With --repair, it tells how things are
+after it. (2: the command was called wrongly.)
+"""
+
 
 def main() -> None:
     """Entry point of the ``lakefmt`` command."""
@@ -13,7 +20,7 @@ def main() -> None:
     except ImportError:
         sys.exit('lakefmt: the command line needs an optional dependency: pip install "lakefmt[cli]"')
     from lakefmt._version import __version__
-    from lakefmt.errors import LakeError
+    from lakefmt.errors import LakeError, counted
 
     @click.group(help="Open, versioned tensor datasets for deep learning.")
     @click.version_option(__version__, prog_name="lakefmt")
@@ -47,10 +54,14 @@ def main() -> None:
 
         load(path, read_only=True).log()
 
-    @cli.command(help="Look a dataset over: its log, and all that its versions refer to. Exit code 0: all is well; 1: it is not.")
+    @cli.command(help=_FSCK)
     @click.argument("path")
     @click.option("--full", is_flag=True, help="Read every byte and compare checksums (default: metadata and sizes).")
-    @click.option("--repair", is_flag=True, help="Set torn versions aside and take lost files out of the newest versions.")
+    @click.option(
+        "--repair",
+        is_flag=True,
+        help="Set torn versions aside, take lost files out of the newest versions, name branches that lost their names.",
+    )
     def fsck(path: str, full: bool, repair: bool) -> None:
         from lakefmt.upkeep import look_over
 
@@ -58,11 +69,13 @@ def main() -> None:
         click.echo(repr(report))
         if mended is not None:
             click.echo(repr(mended))
-            if mended.losses:
-                click.echo("older versions still need what is lost: put it back from a copy, or let them go with expire()")
-        elif not report:
-            click.echo("lakefmt fsck --repair sets torn versions aside and takes lost files out of the newest versions")
-        sys.exit(0 if report or (mended is not None and not mended.left) else 1)
+            report, _ = look_over(path, full=full)
+            click.echo(
+                "after the repair nothing is wrong" if report else f"after the repair: {counted(len(report.problems), 'problem')}"
+            )
+        for line in report.advice:
+            click.echo(line)
+        sys.exit(0 if report else 3 if len(report.past) == len(report.problems) else 1)
 
     try:
         cli()

@@ -64,15 +64,57 @@ class Problem:
         return f"{self.what}: {self.key}: {self.detail}{need}"
 
 
+def _of_file(problem: Problem, *more: str) -> bool:
+    return problem.what in ("missing", "damaged") and problem.key.startswith((*DATA_FOLDERS, *more))
+
+
 @dataclass(slots=True)
 class Report:
-    """What a check found."""
+    """What a check found.
+
+    Attributes:
+        problems: all that is wrong.
+        versions, objects, nbytes: how much was looked at.
+        full: whether every byte was read.
+        newest: ids of the newest versions of the branches that go on.
+    """
 
     problems: list[Problem] = field(default_factory=list)
     versions: int = 0
     objects: int = 0
     nbytes: int = 0
     full: bool = False
+    newest: set[str] = field(default_factory=set)
+
+    @property
+    def mendable(self) -> list[Problem]:
+        """Problems that a repair does away with: it sees to the newest versions."""
+        return [
+            p for p in self.problems if p.what in ("torn", "unnamed") or (_of_file(p) and not self.newest.isdisjoint(p.versions))
+        ]
+
+    @property
+    def past(self) -> list[Problem]:
+        """Problems of versions that are not the newest alone: files that only these need."""
+        return [p for p in self.problems if _of_file(p, LEAF_FOLDER) and self.newest.isdisjoint(p.versions)]
+
+    @property
+    def advice(self) -> list[str]:
+        """What can be done about it, in sentences."""
+        lines: list[str] = []
+        if self.mendable:
+            lines.append(
+                "lakefmt fsck --repair sets torn versions aside, takes lost files out of the newest versions, and gives branches "
+                "that lost their names new ones; what can be restored from a copy should be first"
+            )
+        if past := self.past:
+            lines.append(
+                f"older versions that need {'it' if len(past) == 1 else 'them'} stay broken, the newest are whole: restore "
+                f"{counted(len(past), 'file')} from a copy"
+            )
+        if rest := len(self.problems) - len(self.mendable) - len(past):
+            lines.append(f"no repair helps with {counted(rest, 'problem')}: do as told there, or restore from a copy")
+        return lines
 
     def __bool__(self) -> bool:
         """Whether all is well."""
@@ -140,14 +182,14 @@ class _Logs:
             if newest is not None and sealed(newest.head) in (None, WITHDRAWN):
                 unnamed[branch] = newest
                 continue
-            yield from self._of_log(branch, found)
+            yield from self._of_log(branch, found, goes_on=branch in branches)
             if not found:
                 what = f"branch {branches[branch].name!r} has no version"
                 self.report.problems.append(Problem("missing", f"log/{branch}/", what))
         for branch, newest in unnamed.items():  # once it is known what others have of them
             every = self._has_lost_name(newest)
             pinned = {p.v for p in self.pins if branch.startswith(p.branch)}
-            yield from (v for v in self._of_log(branch, numbers[branch]) if every or v.head.v in pinned)
+            yield from (v for v in self._of_log(branch, numbers[branch], goes_on=every) if every or v.head.v in pinned)
 
     def _newest(self, branch: str, v: int) -> Version | None:
         """The newest version of a log without a name; ``None`` where it cannot be read, as when it has expired."""
@@ -188,9 +230,10 @@ class _Logs:
             if found is not None:
                 yield found
 
-    def _of_log(self, branch: str, numbers: list[int]) -> Iterator[Version]:
+    def _of_log(self, branch: str, numbers: list[int], *, goes_on: bool) -> Iterator[Version]:
         there, expired = self._there.setdefault(branch, set()), self._expired.setdefault(branch, set())
         before: Version | None = None
+        newest: Version | None = None
         transactions: dict[str, int] = {}
         holes = sorted(set(range(max(numbers, default=0))) - set(numbers))
         for n in holes[:_NAMED_MAX]:
@@ -212,10 +255,12 @@ class _Logs:
                 continue
             there.add(v)
             self._compare(version, before, transactions)
-            before = version
+            before = newest = version
             for other, upto in version.state.contains.items():
                 self._contained[other] = max(upto, self._contained.get(other, -1))
             yield version
+        if goes_on and newest is not None and sealed(newest.head) is None:
+            self.report.newest.add(newest.id)
 
     def _compare(self, version: Version, before: Version | None, transactions: dict[str, int]) -> None:
         branch, v = version.head.branch, version.head.v

@@ -369,6 +369,7 @@ def command(*arguments: str) -> tuple[int, str]:
 
 
 def test_the_command_and_its_exit_codes(place: str) -> None:
+    """After a repair as the next plain check tells it: the newest versions are whole, older ones are not."""
     key = key_of(lakefmt.load(place), "heavy file")
     flip(open_store(place), key)
     assert command(place)[0] == 0, "sizes are as they should be"
@@ -376,14 +377,40 @@ def test_the_command_and_its_exit_codes(place: str) -> None:
     assert (code, key in text) == (1, True)
     assert "fsck --repair" in text
     code, text = command(place, "--full", "--repair")
-    assert (code, "4 samples of 'v' are lost, among rows 4 to 7" in text) == (0, True)
-    assert "older versions still need what is lost" in text
+    assert (code, "4 samples of 'v' are lost, among rows 4 to 7" in text) == (3, True)
+    assert "older versions that need it stay broken, the newest are whole: restore 1 file from a copy" in text
+    assert ("fsck --repair" in text, "expire" in text) == (False, False)
+    for repair in ((), ("--repair",)):
+        code, text = command(place, "--full", *repair)
+        assert (code, "stay broken" in text, "fsck --repair" in text) == (3, True, False), "nothing more can be mended"
     version_path(place).write_bytes(b"")
+    code, text = command(place)
+    assert (code, "fsck --repair" in text) == (1, True)
     code, text = command(place, "--repair")
-    assert (code, "_lost/" in text) == (0, True)
+    assert (code, "_lost/" in text, "after the repair nothing is wrong" in text) == (0, True, True), "sizes are as they should be"
     version_path(place, 3).write_bytes(b"")
-    code, text = command(place, "--repair")
-    assert (code, "left: damaged" in text) == (1, True)
+    for repair in ((), ("--repair",)):
+        code, text = command(place, *repair)
+        assert (code, "no repair helps with 1 problem" in text, "fsck --repair" in text) == (1, True, False)
+    assert "left: damaged" in text
+    assert "Exit code: 0, nothing is wrong." in command("--help")[1]
+
+
+def test_files_of_branches_that_have_ended_are_not_said_to_be_mended(place: str) -> None:
+    ds = lakefmt.load(place)
+    ds.checkout("dev", create=True)
+    ds.extend({"x": [1], "v": np.ones((1, 20_000), "f4")})
+    ds.commit("dev")
+    ds.tag("release")
+    drop(open_store(place), fragment(ds, 3).files[-1].key)
+    report = ds.fsck()
+    assert (len(report.mendable), report.past) == (1, [])
+    ds.checkout("main")
+    ds.delete_branch("dev")
+    report = ds.fsck()
+    assert (report.mendable, report.past) == ([], report.problems)
+    assert len(report.problems) == 1
+    assert ds.repair().lost.get("main", {}) == {}
 
 
 def test_the_command_on_a_place_that_is_no_dataset(tmp_path: Path) -> None:
