@@ -141,7 +141,7 @@ def check(log: Log, *, full: bool = False, only: Version | None = None) -> Repor
         needs.add(only)
     else:
         pins, bad = find_pins(log.store)  # before the logs: what they name is there by then
-        report.problems += [Problem("name", key, str(e)) for key, e in bad.items()]
+        report.problems += [Problem("name", key, _said(log, key, e)) for key, e in bad.items()]
         logs = _Logs(log, report, pins)
         for version in logs.versions():
             needs.add(version)
@@ -225,7 +225,8 @@ class _Logs:
                 found = self.log.refs.find_branch(name)
             except Corrupt as e:
                 self._unread = True
-                self.report.problems.append(Problem("name", f"refs/branches/{name}", str(e)))
+                key = f"refs/branches/{name}"
+                self.report.problems.append(Problem("name", key, _said(self.log, key, e)))
                 continue
             if found is not None:
                 yield found
@@ -250,7 +251,7 @@ class _Logs:
                 there.add(v)
                 torn = v == numbers[-1] and isinstance(e, Corrupt)
                 what = "missing" if isinstance(e, NoSuchVersion) else "torn" if torn else "damaged"
-                self._problem(what, branch, v, str(e))
+                self._problem(what, branch, v, _said(self.log, version_key(branch, v), e))
                 before = None
                 continue
             there.add(v)
@@ -344,7 +345,7 @@ class _Needs:
         """Compare what is needed with what is there."""
         report.objects += len(self.files) + sum(1 for k in self._users if k.startswith(LEAF_FOLDER))
         for key, e in self._bad_leaves.items():
-            self._problem(report, "damaged" if key in self.sizes else "missing", key, str(e))
+            self._problem(report, "damaged" if key in self.sizes else "missing", key, _said(self.log, key, e))
         for key, file in self.files.items():
             size = self.sizes.get(key)
             if size != file.size:
@@ -357,7 +358,7 @@ class _Needs:
                 try:
                     report.nbytes += verify_files(self.log.store, [file])
                 except Corrupt as e:
-                    self._problem(report, "damaged", key, str(e))
+                    self._problem(report, "damaged", key, _said(self.log, key, e))
             else:
                 report.nbytes += file.size
 
@@ -555,6 +556,15 @@ def _mend_branch(
 
 
 # -- texts -----------------------------------------------------------------------------------------------------------------
+
+
+def _said(log: Log, key: str, error: LakeError) -> str:
+    """What an error says of an object, whose key is told before it."""
+    text, url = str(error), log.store.url
+    for start in (f"{url}/{key}.json", f"{url}/{key}", f"{url}: 1 damaged: {key}"):
+        if text.startswith(start):
+            return text[len(start) :].removeprefix(":").strip().removesuffix(". Restore from a copy")
+    return text
 
 
 def _listed(versions: Sequence[str]) -> str:

@@ -343,6 +343,25 @@ def test_a_damaged_leaf_is_told_and_no_rows_are_given_up(place: str, monkeypatch
     assert len(values(lakefmt.load(place))) == 12
 
 
+def test_what_is_wrong_with_an_object_names_it_once(place: str) -> None:
+    ds = lakefmt.load(place)
+    ds.create_branch("dev")
+    ds.tag("release")
+    store = open_store(place)
+    key = key_of(ds, "heavy file")
+    keys = [key, "refs/tags/release.json", "refs/branches/dev.json", str(version_path(place, 3).relative_to(place))]
+    for k in keys:
+        flip(store, k)
+    report, _ = look_over(place, full=True)
+    assert len(report.problems) == len(keys)
+    for k in keys:
+        assert repr(report).count(k.removesuffix(".json")) == 1, repr(report)
+    assert place not in repr(report)
+    with pytest.raises(Corrupt) as caught:
+        ds.verify()
+    assert (str(caught.value).count(key), str(caught.value).count("damaged"), str(caught.value).count("Restore")) == (1, 1, 1)
+
+
 def test_all_is_well(place: str) -> None:
     ds = lakefmt.load(place)
     version = ds.version_id
