@@ -56,7 +56,7 @@ class Salvage:
         self._suspects = suspects
         self._write = write
         self._lost: dict[str, bool] = {}
-        self._blank: dict[tuple[int, str], tuple[ColumnFile, ...]] = {}
+        self._blank: dict[tuple[str | None, int, str], tuple[ColumnFile, ...]] = {}  # a branch may have widened the tensor
 
     def remains(self, fragment: Fragment, tensors: Mapping[int, TensorDef]) -> Remains | None:
         """What is left of a fragment; ``None`` where nothing of it is lost.
@@ -116,7 +116,7 @@ class Salvage:
             return None
         if not self._write:
             return replace(overlay, files=())
-        key = (overlay.field_id, overlay.at.file.key)
+        key = (definition.dtype, overlay.field_id, overlay.at.file.key)
         if key not in self._blank:  # one file for all slices of the lost one
             self._blank[key] = self._missing(definition, offsets)
         files = self._blank[key]
@@ -131,7 +131,7 @@ class Salvage:
             found = fragment.field(i)
             if found is None or not found[1].rows or not self._write:
                 continue
-            key = (i, fragment.id)
+            key = (definition.dtype, i, fragment.id)
             if key not in self._blank:
                 self._blank[key] = self._missing(definition, np.array([found[1].rows - 1]))
             files = self._blank[key]

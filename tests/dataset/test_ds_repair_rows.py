@@ -111,6 +111,27 @@ def test_samples_of_a_lost_update_whose_rows_are_known_are_missing(place: str) -
     everywhere(place, check)
 
 
+def test_a_branch_that_has_widened_a_tensor_gets_blanks_of_its_own(place: str) -> None:
+    """A tensor is not stored wider on one branch because it is on another, which is mended first."""
+    ds = lakefmt.load(place)
+    ds.v[5] = filled(500)
+    ds.commit("update")
+    ds.checkout("dev", create=True)
+    ds.alter_tensor("v", dtype="float64")
+    ds.commit("wider")
+    ds.checkout("main")
+    lost = overlay(ds, 1, "v")
+    lose(place, *(f.key for f in lost.files if f.key != lost.at.file.key))
+    ds, did = mended(place)
+    assert did.lost == {"dev": {"v": 1}, "main": {"v": 1}}
+    for address, dtype in ((place, "float32"), (f"{place}@dev", "float64")):
+        ds = lakefmt.load(address)
+        (stored,) = {e.dtype for f in overlay(ds, 1, "v").files for e in f.fields}
+        assert stored == dtype
+        assert first(ds, "v")[:12] == [0, 1, 2, 3, 4, None, 6, 7, 8, 9, 10, 11]
+        assert ds.v[4].numpy().dtype == dtype
+
+
 def test_encoded_samples_of_a_lost_update_are_missing(place: str) -> None:
     ds = lakefmt.load(place)
     ds.image[5] = np.full((7, 7, 3), 77, "u1")
