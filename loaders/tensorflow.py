@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 #: Rows made beforehand to learn what functions return.
 PROBE_ROWS = 2
+#: Rows whose shapes are looked at together, where nothing is known of all of them.
+SHAPES_AT_ONCE = 65_536
 _SPLITS, _SHAPES = "/splits", "/shapes"
 
 
@@ -190,20 +192,32 @@ def _common_shape(source: Any, name: str) -> tuple[int | None, ...] | None:
     """
     bounds = _shape_bounds(source, name)
     if bounds is None and hasattr(source, "shapes"):  # of all rows: bounds may be those of rows since deleted, or left out
-        first: dict[tuple[int, ...], int] = {}
-        for row, shape in enumerate(source.shapes(name, np.arange(len(source), dtype=np.int64))):
-            if shape is not None and shape not in first:
-                first[tuple(shape)] = row
-        by_rank = {len(shape): (row, shape) for shape, row in reversed(first.items())}
-        if len(by_rank) > 1:
-            shown = " and ".join(f"row {row} has shape {shape}" for row, shape in sorted(by_rank.values()))
-            gray = " (for gray images: lambda v: v if v.ndim == 3 else np.stack([v] * 3, -1))" if set(by_rank) == {2, 3} else ""
-            raise InvalidInput(
-                f"tensor {name!r}: {shown}, and a TensorFlow tensor has one number of dimensions; give all samples as many "
-                f"in a transform{gray}, or leave such rows out with a query"
-            )
-        bounds = (tuple(map(min, zip(*first, strict=True))), tuple(map(max, zip(*first, strict=True)))) if first else None
+        bounds = _bounds_of_rows(source, name)
     return None if bounds is None else tuple(a if a == b else None for a, b in zip(*bounds, strict=True))
+
+
+def _bounds_of_rows(source: Any, name: str) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Least and greatest extents of the samples of all rows, a block of rows at a time; ``None`` when all are missing."""
+    by_rank: dict[int, tuple[int, tuple[int, ...]]] = {}
+    ends: list[Array] = []
+    for begin in range(0, len(source), SHAPES_AT_ONCE):
+        end = min(begin + SHAPES_AT_ONCE, len(source))
+        shapes = source.shapes(name, np.arange(begin, end, dtype=np.int64))
+        first = dict(zip(reversed(shapes), range(end - 1, begin - 1, -1), strict=True))  # row at which a shape first appears
+        first.pop(None, None)
+        for rank in set(map(len, first)) - by_rank.keys():
+            by_rank[rank] = min((row, shape) for shape, row in first.items() if len(shape) == rank)
+        if first and len(by_rank) == 1:
+            sizes = np.array([*ends, *first], np.int64)
+            ends = [sizes.min(axis=0), sizes.max(axis=0)]
+    if len(by_rank) > 1:
+        shown = " and ".join(f"row {row} has shape {shape}" for row, shape in sorted(by_rank.values()))
+        gray = " (for gray images: lambda v: v if v.ndim == 3 else np.stack([v] * 3, -1))" if set(by_rank) == {2, 3} else ""
+        raise InvalidInput(
+            f"tensor {name!r}: {shown}, and a TensorFlow tensor has one number of dimensions; give all samples as many "
+            f"in a transform{gray}, or leave such rows out with a query"
+        )
+    return (tuple(ends[0].tolist()), tuple(ends[1].tolist())) if ends else None
 
 
 def _shape_bounds(source: Any, name: str) -> tuple[tuple[int, ...], tuple[int, ...]] | None:

@@ -160,6 +160,32 @@ def test_channels_that_vary_are_not_relied_on() -> None:
     assert [tuple(r["image"].shape) for r in rows] == shapes
 
 
+@pytest.mark.parametrize("at_once", [1, 2, 3, 100])
+def test_shapes_are_looked_at_in_blocks(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    from lakefmt.loaders import tensorflow as front
+
+    monkeypatch.setattr(front, "SHAPES_AT_ONCE", at_once)
+    shapes = [None, (4, 5, 3), (4, 7, 3), None, (4, 5, 3), (2, 5, 3), None]
+
+    class Shapes:
+        def __init__(self, *more: tuple[int, ...] | None) -> None:
+            self.known = [*shapes, *more]
+
+        def __len__(self) -> int:
+            return len(self.known)
+
+        def shapes(self, name: str, rows: Any) -> list[tuple[int, ...] | None]:
+            assert len(rows) <= at_once
+            return [self.known[r] for r in rows]
+
+    assert front._bounds_of_rows(Shapes(), "x") == ((2, 5, 3), (4, 7, 3))
+    with pytest.raises(InvalidInput, match=r"row 1 has shape \(4, 5, 3\) and row 8 has shape \(6, 5\), and.*np\.stack"):
+        front._bounds_of_rows(Shapes(None, (6, 5), (6, 6), (4, 5, 3)), "x")
+    shapes = [None, None]
+    assert front._bounds_of_rows(Shapes(), "x") is None
+    assert front._bounds_of_rows(Shapes(()), "x") == ((), ())
+
+
 def test_other_tensors_of_differing_ranks() -> None:
     ds = lakefmt.empty(f"mem://{uuid.uuid4().hex}")
     ds.create_tensor("v", dtype="int64")
