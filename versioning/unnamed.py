@@ -30,7 +30,7 @@ def has_lost_name(log: Log, newest: Version, contained: int) -> bool:
     branch, v = newest.head.branch, newest.head.v
     first = branch == log.claim.dataset
     earlier = squashed_from(log, newest) if v == 0 else ()
-    if v == 0 and not earlier:  # nothing was committed there
+    if v == 0 and log.claim.dataset not in earlier:  # nothing was committed there; or its branch was deleted during a squash
         return False
     if not first and newest.state.place != log.claim.place and (contained >= v or not _rests(log, branch)):
         return False
