@@ -192,7 +192,10 @@ class Log:
             NoSuchVersion: there is none.
         """
         found = self.refs.find_branch(name)
-        if found is None and name == MAIN:  # a creator died half-way
+        if found is None and name == MAIN:  # a creator died half-way, or the name was lost
+            last = self.numbers(self.claim.dataset)[-1:]
+            if last and sealed(self.heads(self.claim.dataset, last)[0]) is not None:  # what it was squashed to has none now
+                raise Corrupt(f"{self.store.url}: the branch 'main' has lost its name; run `lakefmt fsck --repair`")
             self._complete()
             found = self.refs.find_branch(name)
         if found is None:

@@ -19,6 +19,7 @@ from lakefmt.versioning.encode import encode_version
 from lakefmt.versioning.log import MAIN, Log, Transaction, new_id_space, now_ms, sealed, version_key
 from lakefmt.versioning.records import FORMAT_VERSION, ID_SPACES, Branch, Head, Tag, Version
 from lakefmt.versioning.refs import check_name, put_once
+from lakefmt.versioning.unnamed import squash_uuid
 
 
 def create_branch(log: Log, name: str, at: Version, message: str | None = None) -> tuple[Branch, Version]:
@@ -201,7 +202,7 @@ def squash_branch(log: Log, name: str, message: str | None) -> tuple[Branch, Ver
     if sealed(head.head) is None:
         head = log.commit(head, Transaction(lambda version: [Seal("squashed")], operation="squash", again=True))
     # who goes on after a crash, whoever it is, makes the same log; another copy of the dataset another one
-    made = uuid.uuid5(uuid.UUID(branch.uuid), f"squash {log.claim.place}".strip())
+    made = uuid.UUID(squash_uuid(branch.uuid, log.claim.place))
     fresh = Branch(
         name=name, uuid=made.hex, id_space=made.int % (ID_SPACES - 1) + 1, created_ms=branch.created_ms,
         earlier=(*branch.earlier, branch.uuid),
