@@ -91,7 +91,7 @@ class Diff:
         lines.append(f"{'tensor':<{width}}  {'added':>9}  {'updated':>9}  {'deleted':>9}")
         lines += [
             f"{name:<{width}}  {len(d.added):>9,}  {len(d.updated):>9,}  {len(d.deleted):>9,}"
-            + ("  (new tensor)" if name in self.created else "  (tensor removed)" if name in self.removed else "")
+            + ("  (new tensor)" if name in self.created else "  (tensor removed)" if name.partition(" (")[0] in self.removed else "")
             for name, d in self.tensors.items()
         ]
         lines += [f"renamed: {old} -> {new}" for old, new in self.renamed.items()]
@@ -113,7 +113,7 @@ def diff_versions(log: Log, old: Version, new: Version, reading: Reading) -> Dif
         second=new.id,
         tensors=tensors,
         created=tuple(n for i, n in new_names.items() if i not in old_names),
-        removed=tuple(shown[i] for i in old_names if i not in new_names),
+        removed=tuple(n for i, n in old_names.items() if i not in new_names),
         renamed={old_names[i]: n for i, n in new_names.items() if i in old_names and old_names[i] != n},
         edited=tuple(t.name for t in new.state.tensors if t.id in before and _edited(before[t.id], t)),
         info_updated=old.state.info != new.state.info,

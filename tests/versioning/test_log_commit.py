@@ -179,7 +179,7 @@ def test_pops_reach_the_rows_meant_when_others_deleted_before_them(base: MemoryS
 def test_the_same_tensor_made_twice_fails(base: MemoryStore) -> None:
     a, b = _two(base)
     b.create_tensor("y", dtype="int64")
-    with pytest.raises(Conflict, match="Nothing of this transaction was committed"):
+    with pytest.raises(Conflict, match="Nothing of this was committed"):
         a.create_tensor("y", dtype="float32")
     a.refresh()
     with pytest.raises(AlreadyExists):
