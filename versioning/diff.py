@@ -91,12 +91,17 @@ class Diff:
         lines.append(f"{'tensor':<{width}}  {'added':>9}  {'updated':>9}  {'deleted':>9}")
         lines += [
             f"{name:<{width}}  {len(d.added):>9,}  {len(d.updated):>9,}  {len(d.deleted):>9,}"
-            + ("  (new tensor)" if name in self.created else "  (tensor removed)" if name.partition(" (")[0] in self.removed else "")
+            + self._fate(name)
             for name, d in self.tensors.items()
         ]
         lines += [f"renamed: {old} -> {new}" for old, new in self.renamed.items()]
         lines += [f"definition changed: {name}" for name in self.edited]
         return "\n".join([*lines, "info changed"] if self.info_updated else lines)
+
+    def _fate(self, name: str) -> str:
+        if name in self.created:
+            return "  (new tensor)"
+        return "  (tensor removed)" if name.partition(" (")[0] in self.removed else ""
 
 
 def diff_versions(log: Log, old: Version, new: Version, reading: Reading) -> Diff:
