@@ -24,7 +24,7 @@ from lakefmt.query.computed import column_bytes, describe_column, restored_colum
 from lakefmt.snapshot import Snapshot
 from lakefmt.versioning.names import check_kept
 from lakefmt.versioning.records import Version
-from lakefmt.versioning.refs import parse_version_id
+from lakefmt.versioning.refs import parse_version_id, put_once, put_surely, remove
 from lakefmt.view import View
 
 _FOLDER = ".queries/"
@@ -88,13 +88,13 @@ def save_view(view: View, view_id: str | None, *, message: str | None, overwrite
     store, key = dataset._log.store, _key(view_id)
     if overwrite:
         check_kept(dataset._log, selection.base.version)  # before the view of that name is gone
-        store.put(key, data)
-    elif not store.put_if_absent(key, data) and not made_id:
+        put_surely(store, key, data)
+    elif not put_once(store, key, data) and not made_id:
         raise AlreadyExists(f"{dataset.path} has a saved view {view_id!r} already; pass overwrite=True, or choose another id")
     try:
         check_kept(dataset._log, selection.base.version)  # the view was written first: an expiry sees it, or we see the expiry
     except NoSuchVersion:  # expired; or the dataset was deleted since it was opened
-        store.delete([key])
+        remove(store, key)
         raise
     return view_id
 
@@ -137,7 +137,7 @@ def _version(dataset: Dataset, entry: ViewEntry, described: dict[str, Any]) -> V
 def delete_view(dataset: Dataset, view_id: str) -> None:
     """Delete a saved view."""
     _entry(dataset, view_id)
-    dataset._log.store.delete([_key(view_id)])
+    remove(dataset._log.store, _key(view_id))
 
 
 def _entry(dataset: Dataset, view_id: str) -> tuple[ViewEntry, dict[str, Any], pa.Table]:
