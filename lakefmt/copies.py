@@ -38,8 +38,11 @@ class Copies:
         if log not in self._alike:
             here, there = self.numbers(log)
             both = sorted(set(here) & set(there))
-            n = bisect_left(both, True, key=lambda v: self._differ(log, v))
-            self._alike[log] = both[n - 1] if n else None
+            if both and not self._differ(log, both[-1]):  # most often nothing has gone apart
+                self._alike[log] = both[-1]
+            else:
+                n = bisect_left(both, True, key=lambda v: self._differ(log, v))
+                self._alike[log] = both[n - 1] if n else None
         return self._alike[log]
 
     def _differ(self, log: str, v: int) -> bool:
@@ -62,15 +65,10 @@ class Copies:
             return v
         if v not in here or (there and (alike is None or there[-1] > alike)):
             return alike  # it went apart
-        return v if self.means_the_same(log, v) else alike
-
-    def means_the_same(self, log: str, v: int) -> bool:
-        """Whether all that a version of the source says it contains means the same there."""
         try:
-            version = self.source.read(log, v)
+            return alike if self.foreign(self.source.read(log, v)) else v
         except VersionExpired:
-            return False
-        return not self.foreign(version)
+            return alike
 
     def foreign(self, version: Version) -> list[str]:
         """Logs that a version of the source contains up to numbers that mean something else there."""

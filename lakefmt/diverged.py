@@ -17,7 +17,7 @@ import msgspec
 
 from lakefmt.copies import Copies
 from lakefmt.errors import Conflict, InvalidInput
-from lakefmt.transfer import Transfer, data_of, put_version, send, send_contained, summed
+from lakefmt.transfer import Transfer, send_contained, send_versions, summed
 from lakefmt.versioning.encode import encode_version
 from lakefmt.versioning.log import Log
 from lakefmt.versioning.records import Branch, Version
@@ -57,16 +57,11 @@ def send_diverged(source: Log, to: Log, name: str, new: str) -> Transfer:
     if last is not None and (last.head.v >= len(since) or last.head.transaction != _transaction(log, last.head.v)):
         raise Conflict(f"{to.store.url}: branch {new!r} has commits of its own; choose another name")
     total = send_contained(copies, since[-1], {log})
-    data = data_of(source, since)
-    total = summed(total, send(source.store, to.store, data))
-    written = 0
-    for bytes_, version in _written(copies, log, new, since, last):
-        put_version(to, log, version.head.v, bytes_, new)
-        written += 1
+    versions = ((v.head.v, data) for data, v in _written(copies, log, new, since, last))
+    total = summed(total, send_versions(copies, log, new, versions, since))
     if not to.refs.create_branch(made):
         raise Conflict(f"{to.store.url} has another branch {new!r} meanwhile; choose another name")
-    again = send(source.store, to.store, data)  # what was there before without a use, an expiry may have removed meanwhile
-    return summed(total, Transfer(written + again.objects, again.nbytes, 0, written))
+    return total
 
 
 def _places(copies: Copies, log: str) -> list[tuple[str, int]]:

@@ -254,8 +254,7 @@ class Replay:
         out: list[Change] = []
         for field_id in sorted(self._schema.brought):
             alike = self._alike(field_id)
-            holding = (f for f in self.target.fragments if f.field(field_id) is not None or f.overlays_of(field_id))
-            stale = tuple(f.id for f in holding if f.id not in alike)
+            stale = tuple(f.id for f in self.target.fragments if f.holds(field_id) and f.id not in alike)
             if stale:
                 out.append(ClearColumn(stale, field_id))
         return out

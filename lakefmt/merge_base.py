@@ -58,6 +58,7 @@ class Reader:
     files: FileReader
     leaves: Leaves
     url: str
+    _made: dict[int, Snapshot] = field(default_factory=dict, repr=False, compare=False)
 
     def lists(self, part: Slice) -> Rows:
         """Row offsets (or ids) that a small file lists, of the whole file."""
@@ -69,7 +70,9 @@ class Reader:
 
     def at(self, version: Version) -> Snapshot:
         """Rows of a version."""
-        return Snapshot(self.files, version, self.url, self.leaves)
+        if id(version) not in self._made:  # a snapshot keeps its version, so that no other has this id
+            self._made[id(version)] = Snapshot(self.files, version, self.url, self.leaves)
+        return self._made[id(version)]
 
 
 def merge_base(log: Log, one: Version, other: Version, reader: Reader) -> Base:

@@ -128,7 +128,7 @@ def samples_at(
     others: list[Rows] = []
     for start, stop in pairwise(np.flatnonzero(np.diff(index, prepend=-1, append=-1)).tolist()):
         fragment = at.fragments[int(index[start])]
-        lacking = fragment.field(definition.id) is None and not fragment.overlays_of(definition.id)
+        lacking = not fragment.holds(definition.id)
         first = at.remaining(fragment)[:1]  # none where all its rows are deleted: these come back with this very change
         if lacking and (not len(first) or offsets[start] == first[0]):  # else another piece has the beginning
             here = spread(column.slice(start, stop), definition, offsets[start:stop])

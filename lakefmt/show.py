@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import sys
-from itertools import takewhile
 from typing import Any
 
 from lakefmt.errors import counted
@@ -76,20 +75,16 @@ def print_summary(rowset: Rowset) -> None:
 
 def print_log(dataset: Any, *, everything: bool = False) -> None:
     """Print the named versions, newest first; or all of them."""
-    from lakefmt.versions import is_commit, operation_of
+    from lakefmt.versions import commits_of, counts_of, operation_of
 
     where = f"branch {dataset.branch}" if dataset.branch else f"version {dataset.version_id}"
     lines = [f"{dataset.path} ({where})", ""]
     heads = dataset.history()
-    for i, head in enumerate(heads):
+    for since in ([h] for h in heads) if everything else commits_of(heads):
+        head = since[0]
         if head.named or everything:
             when = time_text(head.ts_ms)
-            since = [head]
-            if is_commit(head) and not everything:
-                since += takewhile(lambda h: not h.named and h.v > 0, heads[i + 1 :])
-            rows: dict[str, int] = {}
-            for t in (t for h in reversed(since) for t in h.touched if t.rows and (t.operation != "compact" or len(since) == 1)):
-                rows[t.operation] = rows.get(t.operation, 0) + t.rows
+            rows = {o: n for o, n in counts_of(since).items() if n and (o != "compact" or len(since) == 1)}
             counts = ", ".join(f"{operation} {counted(n, 'row')}" for operation, n in rows.items())
             lines += [
                 f"commit {version_id(head.branch, head.v)}", f"  author  {head.author}", f"  time    {when}",

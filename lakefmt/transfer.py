@@ -18,16 +18,16 @@ from lakefmt.errors import AlreadyExists, Conflict, NoSuchObject, VersionExpired
 from lakefmt.fragment.meta import INLINE_FOLDER
 from lakefmt.storage import MemoryStore, Store, probe_put_if_absent
 from lakefmt.versioning.changes import Restore
-from lakefmt.versioning.expire import keys_of
+from lakefmt.versioning.expire import DATA_FOLDERS, keys_of
 from lakefmt.versioning.log import CLAIM_KEY, MAIN, Log, Transaction, new_id_space, sealed, version_key
+from lakefmt.versioning.pins import VIEWS
 from lakefmt.versioning.records import Branch, Version
-from lakefmt.versioning.refs import checked, put_once
+from lakefmt.versioning.refs import BRANCHES, TAGS, checked, put_once
 
 _THREADS = 8
 _PIECE_NBYTES = 32 << 20
-_DATA = ("data/", "overlays/", "dv/", "meta/")
-_NAMES = (".queries/", "refs/tags/", "refs/branches/")
-_COPIED_FOLDERS = (*_DATA, "log/", *_NAMES)
+_NAMES = (VIEWS, TAGS, BRANCHES)
+_COPIED_FOLDERS = (*DATA_FOLDERS, "log/", *_NAMES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def copy_head(log: Log, version: Version, to: Store, message: str | None) -> tup
     """
     if Log.exists(to):
         raise AlreadyExists(f"{to.url} holds a dataset already; copy to another place, or delete it first")
-    sent = send(log.store, to, data_of(log, [version]))
+    sent = send(log.store, to, _data_of(log, [version]))
     # built beside, and put with the claim last: what is interrupted leaves no dataset
     scratch = MemoryStore(f"copy-{uuid.uuid4().hex}")
     made = Log.create(scratch)
@@ -86,9 +86,9 @@ def copy_all(log: Log, to: Store) -> Transfer:
     # listed in the order names, versions, data, and sent the other way round: nothing arrives before what it refers to
     keys = {f: sorted(e.key for e in log.store.list(f) if not e.key.endswith("/_hint")) for f in reversed(_COPIED_FOLDERS)}
     if there is not None:
-        _check_not_ahead(log, there, keys["log/"])
+        _check_not_ahead(log, there)
     total = Transfer()
-    for folder in _DATA:
+    for folder in DATA_FOLDERS:
         total = summed(total, send(log.store, to, keys[folder]))
     total = summed(total, _send_versions(log.store, to, keys["log/"]))
     for folder in _NAMES:
@@ -116,15 +116,15 @@ def _forget_names(log: Log, there: Log) -> None:
             there.refs.remove_branch(branch.name)
 
 
-def _check_not_ahead(log: Log, there: Log, keys: Sequence[str]) -> None:
+def _check_not_ahead(log: Log, there: Log) -> None:
     """Refuse where the other side has versions that this one lacks, or others under the same numbers."""
-    own = set(keys)
+    copies = Copies(log, there)
     theirs = {e.key for e in there.store.list("log/") if not e.key.endswith("/_hint")}
     for branch in sorted({k.split("/")[1] for k in theirs}):
-        numbers = [n for n in there.numbers(branch) if version_key(branch, n) in own]
-        if not numbers or any(version_key(branch, n) not in own for n in there.numbers(branch)):
+        mine, others = copies.numbers(branch)
+        if not set(others) <= set(mine):
             raise Conflict(f"{there.store.url} has commits that {log.store.url} lacks; pull() or merge these first")
-        if log.heads(branch, numbers[-1:])[0].transaction != there.heads(branch, numbers[-1:])[0].transaction:
+        if copies.alike(branch) != others[-1]:
             raise Conflict(
                 f"{there.store.url} has commits of its own, and so has {log.store.url}: pull(path, as_branch='…') brings them "
                 "as a branch to merge"
@@ -169,13 +169,34 @@ def send_branch(source: Log, to: Log, name: str) -> Transfer:
         InvalidInput: the two places hold different datasets.
         Conflict: the other side has commits of its own on this branch, or on one whose work this one contains.
     """
+    return _send_chain(Copies(source, to), source.branch(name))
+
+
+def fetch_branch(source: Log, to: Log, branch: Branch) -> Transfer:
+    """The same as seen from the side that receives: where that has all that the other has, and goes on from there, nothing is to
+    be done.
+
+    Args:
+        branch: of the receiving side.
+    """
     copies = Copies(source, to)
-    chain = _with_parents(source, source.branch(name))
+    here, _ = copies.numbers(branch.uuid)
+    if here and copies.alike(branch.uuid) == here[-1]:
+        return Transfer()
+    return _send_chain(copies, source.branch(branch.name))
+
+
+def _send_chain(copies: Copies, branch: Branch) -> Transfer:
+    """Send a branch after those it came from."""
+    source, to = copies.source, copies.to
+    chain = _with_parents(source, branch)
     logs: list[tuple[str, str, int | None]] = []  # uuid, name, and up to which version
+    squashed: set[str] = set()
     for branch in chain:
         theirs = to.refs.find_branch(branch.name)
-        if theirs is not None and theirs.uuid in branch.earlier:  # squashed: up to the seal, so that nobody goes on there
+        if theirs is not None and theirs.uuid in branch.earlier:  # up to the seal, so that nobody goes on there
             logs.append((theirs.uuid, branch.name, None))
+            squashed.add(branch.uuid)
         elif (theirs is not None and theirs.uuid != branch.uuid) or to.refs.find_tag(branch.name) is not None:
             raise Conflict(
                 f"{to.store.url} has another branch, or a tag, {branch.name!r}: rename one of them (a main that was squashed on "
@@ -188,18 +209,13 @@ def send_branch(source: Log, to: Log, name: str) -> Transfer:
     for log, label, until in logs:
         total = summed(total, _send_log(copies, log, label, until))
     for branch in chain:
-        if to.refs.find_branch(branch.name) is not None:
+        if branch.uuid in squashed:
             to.refs.replace_branch(branch)
         elif not to.refs.create_branch(branch):
-            raise Conflict(f"{to.store.url} has another branch {branch.name!r} meanwhile; push() again")
+            now = to.refs.find_branch(branch.name)
+            if now is None or now.uuid != branch.uuid:
+                raise Conflict(f"{to.store.url} has another branch {branch.name!r} meanwhile; push() again")
     return total
-
-
-def up_to_date(source: Log, to: Log, branch: Branch) -> bool:
-    """Whether the other side has all that a branch has, and goes on from there."""
-    copies = Copies(source, to)
-    here, _ = copies.numbers(branch.uuid)
-    return bool(here) and copies.alike(branch.uuid) == here[-1]
 
 
 def _head(copies: Copies, log: str, name: str, until: int | None) -> Version:
@@ -249,19 +265,29 @@ def _send_log(copies: Copies, log: str, name: str, until: int | None) -> Transfe
     here, there = copies.numbers(log)
     have = set(there)
     fresh = [n for n in here if n not in have and (until is None or n <= until)]
+    source = copies.source
+    versions = ((n, source.store.get(version_key(log, n))) for n in fresh)
+    return send_versions(copies, log, name, versions, _unexpired(source, log, fresh))
+
+
+def send_versions(
+    copies: Copies, log: str, name: str, versions: Iterable[tuple[int, bytes]], data_of: Iterable[Version]
+) -> Transfer:  # fmt: skip
+    """Put versions of a log, by number, under these numbers there, after the files they refer to.
+
+    Args:
+        data_of: the versions of the source whose files these are.
+    """
     source, to = copies.source, copies.to
-    data = data_of(source, _unexpired(source, log, fresh))
-    total = send(source.store, to.store, data)
-    for n in fresh:
-        put_version(to, log, n, source.store.get(version_key(log, n)), name)
-    again = send(source.store, to.store, data)  # what was there before without a use, an expiry may have removed meanwhile
-    return Transfer(total.objects + len(fresh) + again.objects, total.nbytes + again.nbytes, total.present, len(fresh))
-
-
-def put_version(to: Log, log: str, v: int, data: bytes, name: str) -> None:
-    """A version that was made elsewhere, under its own number."""
-    if not put_once(to.store, version_key(log, v), data):
-        raise Conflict(f"{to.store.url}: another writer committed to branch {name!r} meanwhile; push() again")
+    keys = _data_of(source, data_of)
+    sent = send(source.store, to.store, keys)
+    written = 0
+    for v, data in versions:
+        if not put_once(to.store, version_key(log, v), data):
+            raise Conflict(f"{to.store.url}: another writer committed to branch {name!r} meanwhile; push() again")
+        written += 1
+    again = send(source.store, to.store, keys)  # what was there before without a use, an expiry may have removed meanwhile
+    return Transfer(sent.objects + written + again.objects, sent.nbytes + again.nbytes, sent.present, written)
 
 
 def _unexpired(log: Log, branch: str, numbers: Iterable[int]) -> Iterable[Version]:
@@ -272,7 +298,7 @@ def _unexpired(log: Log, branch: str, numbers: Iterable[int]) -> Iterable[Versio
             continue
 
 
-def data_of(log: Log, versions: Iterable[Version]) -> list[str]:
+def _data_of(log: Log, versions: Iterable[Version]) -> list[str]:
     seen: set[str] = set()
     keys: set[str] = set()
     for version in versions:

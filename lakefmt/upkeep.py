@@ -12,11 +12,10 @@ from typing import Any
 from lakefmt.compact import Part, plan, rewritten
 from lakefmt.diverged import send_diverged
 from lakefmt.errors import Corrupt, InvalidInput, counted
-from lakefmt.fragment.meta import Fragment
 from lakefmt.handle import Handle
 from lakefmt.place import COPIED, check_free
 from lakefmt.storage import Store, open_store, parse_address
-from lakefmt.transfer import Transfer, copy_all, copy_head, send_branch, up_to_date
+from lakefmt.transfer import Transfer, copy_all, copy_head, fetch_branch, send_branch
 from lakefmt.versioning.changes import Change, Compact, Group
 from lakefmt.versioning.check import Repair, Report, check
 from lakefmt.versioning.check import repair as mend
@@ -104,7 +103,7 @@ class Kept(Handle):
             changed = {f.id for pair in pairs for f in pair if f is not None}
             # a tensor that was dropped when this was planned and has come back: what was written anew lacks it
             back = {t.id for t in version.state.tensors} - {t.id for t in planned.state.tensors}
-            lacking = {f.id for f in Tree(planned.state, self._log.leaves) if any(_holds(f, i) for i in back)} if back else set()
+            lacking = {f.id for f in Tree(planned.state, self._log.leaves) if any(map(f.holds, back))} if back else set()
             left = tuple(g for g in groups if changed.isdisjoint(g.old) and lacking.isdisjoint(g.old))
             if not left:
                 raise Nothing("others have changed all of it")
@@ -155,7 +154,7 @@ class Kept(Handle):
         Raises:
             VersionExpired: its files may be gone already.
         """
-        seconds = _seconds(hours if isinstance(hours, timedelta) else _times(hours, 3600), f"lease(hours={hours!r})")
+        seconds = _seconds(hours, f"lease(hours={hours!r})", unit_s=3600)
         if seconds <= 0:
             raise InvalidInput(f"lease(hours={hours!r}): give a time above 0")
         if holder is not None and not (isinstance(holder, str) and holder.isprintable()):
@@ -284,9 +283,7 @@ class Kept(Handle):
             source = self._other(path, storage_options)
             if as_branch is not None:
                 return send_diverged(source, self._log, self._branch.name, as_branch)
-            if up_to_date(source, self._log, self._branch):
-                return Transfer()
-            done = send_branch(source, self._log, self._branch.name)
+            done = fetch_branch(source, self._log, self._branch)
             branch = self._log.branch(self._branch.name)  # a squash there has given it another log
             writer.move_to(self._log.head(branch.uuid, at_least=writer.version.head.v if branch.uuid == self._branch.uuid else 0))
             self._branch = branch
@@ -299,10 +296,6 @@ class Kept(Handle):
 
     def _other(self, path: str | os.PathLike[str], options: Mapping[str, Any] | None) -> Log:
         return Log.open(_place(path, options))
-
-
-def _holds(fragment: Fragment, field_id: int) -> bool:
-    return fragment.field(field_id) is not None or bool(fragment.overlays_of(field_id))
 
 
 def look_over(path: str, *, full: bool = False, repair: bool = False) -> tuple[Report, Repair | None]:
@@ -320,15 +313,12 @@ def _place(path: str | os.PathLike[str], options: Mapping[str, Any] | None) -> S
     return open_store(address.base, dict(options) if options else None)
 
 
-def _times(number: Any, factor: int) -> Any:
-    return number * factor if isinstance(number, (int, float)) and not isinstance(number, bool) else number
-
-
-def _seconds(given: Any, what: str) -> float:
-    """A length of time."""
-    given = given.total_seconds() if isinstance(given, timedelta) else given
-    if isinstance(given, (int, float)) and not isinstance(given, bool) and abs(given) <= 1e10:
-        return float(given)
+def _seconds(given: Any, what: str, unit_s: int = 1) -> float:
+    """A length of time: a ``timedelta``, or a number of units."""
+    if isinstance(given, timedelta):
+        given, unit_s = given.total_seconds(), 1
+    if isinstance(given, (int, float)) and not isinstance(given, bool) and abs(given * unit_s) <= 1e10:
+        return float(given * unit_s)
     raise InvalidInput(f"{what}: give a number (of no more than 300 years) or a timedelta")
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from itertools import islice, takewhile
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,6 @@ from lakefmt.errors import EmptyCommit, InvalidInput, NoSuchVersion, VersionExpi
 from lakefmt.handle import Handle
 from lakefmt.merge import RESOLUTIONS, Replay
 from lakefmt.merge_base import Base, Reader, merge_base
-from lakefmt.snapshot import Snapshot
 from lakefmt.versioning.changes import Contain, Name, Restore
 from lakefmt.versioning.diff import NO_ROWS, Diff, changes_between, diff_versions
 from lakefmt.versioning.log import TRANSACTION_AGE_MAX_S, Nothing, Transaction
@@ -245,14 +243,11 @@ class Versioned(Handle):
         version = self._version(commit_id)
         head = version.head
         names = {b.uuid: b.name for b in self._log.refs.branches()}
-        since = list(self._since(version))
-        counts: dict[str, int] = {}
-        for h in since:
-            for t in h.touched:
-                counts[str(t.operation)] = counts.get(str(t.operation), 0) + t.rows
+        # a commit with those that led to it; there is no need to look for them elsewhere
+        since = next(commits_of(self._log.history(version))) if is_commit(head) else [head]
         return {
             **commit_entry(head), "operation": operation_of(since), "rows": head.rows, "branch": names.get(head.branch),
-            "counts": counts,
+            "counts": counts_of(since),
         }  # fmt: skip
 
     def log(self, *, all: bool = False) -> None:
@@ -280,7 +275,7 @@ class Versioned(Handle):
             old = self._version(first)
         else:
             old = new if second is None and new.head.named else self._before(new)
-        return diff_versions(self._log, old, new, self._writer)
+        return diff_versions(self._log, old, new, self._reading())
 
     def diff_of(self, version: str | None = None) -> Diff:
         """What one version (by default the current one) changed: the difference from the version before it.
@@ -288,14 +283,14 @@ class Versioned(Handle):
         A commit changed all that came since the last named version before it.
         """
         new = self._version(version)
-        return diff_versions(self._log, self._parent(new), new, self._writer)
+        return diff_versions(self._log, self._parent(new), new, self._reading())
 
     def _modified(self, name: str, since: str) -> Rows:
         """Positions, in the current version, of rows whose sample of a tensor was added or changed since another version."""
         self.flush()
         now = self._writer.version
         definition = self._writer.definition(name)
-        found = changes_between(self._log, self._version(since), now, self._writer).get(definition.id, NO_ROWS)
+        found = changes_between(self._log, self._version(since), now, self._reading()).get(definition.id, NO_ROWS)
         rows = self._writer.snapshot.present(np.union1d(found.added, found.updated))
         return np.sort(rows[rows >= 0])
 
@@ -305,12 +300,6 @@ class Versioned(Handle):
             if (head.branch, head.v) != (version.head.branch, version.head.v) and (head.named or head.v == 0):
                 return self._log.read(head.branch, head.v)
         return version
-
-    def _since(self, version: Version) -> Iterator[Head]:
-        """A version and, where it is a commit, those without a name that led to it."""
-        yield version.head
-        if is_commit(version.head):
-            yield from takewhile(lambda h: not h.named and h.v > 0, islice(self._log.history(version), 1, None))
 
     def _parent(self, version: Version) -> Version:
         """What a version is compared with to tell what it did."""
@@ -390,8 +379,8 @@ class Versioned(Handle):
             since: where it begins; ``None``: where the two branches parted, which each new commit may change.
         """
         writer = self._writer
-        reader = Reader(writer.reader, self._log.leaves, self._url)
-        given = None if since is None else Base(self._snapshot(since), reader)
+        reader = self._reading()
+        given = None if since is None else Base(reader.at(since), reader)
         contains = {**source.state.contains, source.head.branch: source.head.v}
 
         def build(version: Version) -> list[Any]:
@@ -403,7 +392,7 @@ class Versioned(Handle):
                 brought = [Contain({b: v for b, v in contains.items() if b != version.head.branch})]
             base = given or merge_base(self._log, version, source, reader)
             replay = Replay(
-                self._log.store, base.snapshot, self._snapshot(source), writer.at(version),
+                self._log.store, base.snapshot, reader.at(source), writer.at(version),
                 changes_between(self._log, base.version, source, base.reading),
                 changes_between(self._log, base.version, version, base.reading), resolution, base.contested,
             )  # fmt: skip
@@ -424,8 +413,8 @@ class Versioned(Handle):
         with self._log.refs.leased(head.branch, head.v, 2.0 * TRANSACTION_AGE_MAX_S, lambda: check_kept(self._log, version)):
             yield
 
-    def _snapshot(self, version: Version) -> Snapshot:
-        return Snapshot(self._writer.reader, version, self._url, self._log.leaves)
+    def _reading(self) -> Reader:
+        return Reader(self._writer.reader, self._log.leaves, self._url)
 
     # -- going back ----------------------------------------------------------------------------------------------------
 
@@ -518,6 +507,26 @@ def operation_of(heads: Sequence[Head]) -> str:
     done = dict.fromkeys(str(t.operation) for h in reversed(heads) for t in h.touched)
     of_users = [o for o in done if o not in ("name", "compact", "config")]
     return " + ".join(of_users or done) or "create"
+
+
+def counts_of(heads: Sequence[Head]) -> dict[str, int]:
+    """How many rows each operation concerned, in the order in which they were first done; ``heads`` begin with the newest."""
+    counts: dict[str, int] = {}
+    for t in (t for h in reversed(heads) for t in h.touched):
+        counts[str(t.operation)] = counts.get(str(t.operation), 0) + t.rows
+    return counts
+
+
+def commits_of(heads: Iterable[Head]) -> Iterator[list[Head]]:
+    """A history, newest first, in groups: each commit with the versions without a name that led to it, each other one alone."""
+    group: list[Head] = []
+    for head in heads:
+        if group and (head.named or head.v == 0 or not is_commit(group[0])):
+            yield group
+            group = []
+        group.append(head)
+    if group:
+        yield group
 
 
 def is_commit(head: Head) -> bool:

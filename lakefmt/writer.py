@@ -27,7 +27,7 @@ from lakefmt.errors import (
     nearest,
 )
 from lakefmt.fragment.columns import Column, new_column
-from lakefmt.fragment.meta import Fragment, Slice
+from lakefmt.fragment.meta import Fragment
 from lakefmt.fragment.read import FileReader
 from lakefmt.fragment.write import write_files
 from lakefmt.htypes import TensorDef
@@ -35,7 +35,7 @@ from lakefmt.outgoing import Outgoing, deletions, fill, fold_due, folded, pendin
 from lakefmt.pending import Live, Pending, Tail, extended
 from lakefmt.rebase import class_edits, runs_of
 from lakefmt.samples import prepare_batch, prepare_sample
-from lakefmt.snapshot import Snapshot, differing
+from lakefmt.snapshot import Snapshot
 from lakefmt.staging import Columns, Staged, as_columns, piece, step_rows
 from lakefmt.versioning.changes import (
     Append,
@@ -436,10 +436,6 @@ class Writer:
                 store = self.log.store
                 self.commit_changes(Transaction(lambda version: folded(store, self.at(version)) or [Name()], operation="fold"))
 
-    def differing(self, old: Version, new: Version, field_id: int, ids: Rows) -> Rows:
-        """Those of some rows, which both versions have, whose sample of a tensor is not the same in both."""
-        return differing(self.at(old), self.at(new), field_id, ids)
-
     def _why_gone(self, key: str) -> LakeError | None:
         """Why a file is missing: because the version that is read has expired, perhaps."""
         newest = self.log.head(self.version.head.branch)
@@ -451,10 +447,6 @@ class Writer:
             f"{self.url}: the version that is read here (at most {self.version.id}) has expired and {key} was removed; "
             "refresh(), or checkout() a newer version. lease() keeps a version for a long run"
         )
-
-    def lists(self, part: Slice) -> Rows:
-        """Row offsets (or ids) that a small file lists, of the whole file."""
-        return self.reader.offsets(part.file)
 
     def settle(self) -> None:
         """Bring a commit to an end whose outcome the store did not tell, or an interrupt hid.

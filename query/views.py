@@ -23,12 +23,11 @@ from lakefmt.pending import Live
 from lakefmt.query.computed import column_bytes, describe_column, restored_column, stored_columns
 from lakefmt.snapshot import Snapshot
 from lakefmt.versioning.names import check_kept
+from lakefmt.versioning.pins import VIEW_METADATA, VIEWS
 from lakefmt.versioning.records import Version
 from lakefmt.versioning.refs import parse_version_id, put_once, put_surely, remove
 from lakefmt.view import View
 
-_FOLDER = ".queries/"
-_METADATA_KEY = b"lakefmt.view"
 _ID = re.compile(r"\w[\w.-]*")
 _ID_NBYTES_MAX = 200
 
@@ -101,8 +100,8 @@ def save_view(view: View, view_id: str | None, *, message: str | None, overwrite
 
 def list_views(dataset: Dataset) -> list[ViewEntry]:
     """All saved views, by id."""
-    keys = sorted(e.key for e in dataset._log.store.list(_FOLDER) if e.key.endswith(".parquet"))
-    return [_entry(dataset, k[len(_FOLDER) : -len(".parquet")])[0] for k in keys]
+    keys = sorted(e.key for e in dataset._log.store.list(VIEWS) if e.key.endswith(".parquet"))
+    return [_entry(dataset, k[len(VIEWS) : -len(".parquet")])[0] for k in keys]
 
 
 def load_view(dataset: Dataset, view_id: str) -> View:
@@ -145,11 +144,11 @@ def _entry(dataset: Dataset, view_id: str) -> tuple[ViewEntry, dict[str, Any], p
     try:
         data = store.get(_key(_checked(view_id)))
     except NoSuchObject:
-        known = [e.key[len(_FOLDER) : -len(".parquet")] for e in store.list(_FOLDER)]
+        known = [e.key[len(VIEWS) : -len(".parquet")] for e in store.list(VIEWS)]
         raise NoSuchView(f"{dataset.path} has no saved view {view_id!r}; {nearest(view_id, known)}") from None
     try:
         table = pq.read_table(pa.BufferReader(data))
-        described = json.loads(table.schema.metadata[_METADATA_KEY])
+        described = json.loads(table.schema.metadata[VIEW_METADATA])
         entry = ViewEntry(
             id=described["id"], query=described["query"], message=described["message"], version=described["version"],
             rows=table.num_rows, created_ms=described["created_ms"], _dataset=dataset,
@@ -170,7 +169,7 @@ def _checked(view_id: Any) -> str:
 
 
 def _key(view_id: str) -> str:
-    return f"{_FOLDER}{view_id}.parquet"
+    return f"{VIEWS}{view_id}.parquet"
 
 
 def _default_id(view: View) -> str:
@@ -189,7 +188,7 @@ def _encode(selection: Any, entry: dict[str, Any]) -> bytes:
     }
     for name, (column, about) in entry["computed"].items():
         columns.update(stored_columns(column, selection.computed[name], about))
-    table = pa.table(columns).replace_schema_metadata({_METADATA_KEY: json.dumps(entry).encode()})
+    table = pa.table(columns).replace_schema_metadata({VIEW_METADATA: json.dumps(entry).encode()})
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     return bytes(sink.getvalue().to_pybytes())

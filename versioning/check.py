@@ -24,19 +24,17 @@ from lakefmt.fragment.meta import INLINE_FOLDER, ColumnFile
 from lakefmt.fragment.verify import verify_files
 from lakefmt.versioning.changes import Change, Compact, Group
 from lakefmt.versioning.clock import time_text
-from lakefmt.versioning.expire import numbers_of
+from lakefmt.versioning.expire import DATA_FOLDERS, LEAF_FOLDER, ROW_FOLDERS, numbers_of
 from lakefmt.versioning.leaves import Tree
 from lakefmt.versioning.log import Log, Nothing, Transaction, sealed, version_key
 from lakefmt.versioning.lost import DELETIONS, IDS, Salvage
+from lakefmt.versioning.names import WITHDRAWN
 from lakefmt.versioning.pins import Pin, find_pins
 from lakefmt.versioning.records import Branch, Leaf, State, Version, version_id
-from lakefmt.versioning.torn import LOST, exists, stand_in
+from lakefmt.versioning.refs import is_there
+from lakefmt.versioning.torn import LOST, stand_in
 from lakefmt.versioning.unnamed import has_lost_name, name_again
 
-DATA_FOLDERS = ("data/", "overlays/", "dv/")
-LEAF_FOLDER = "meta/"
-#: Why the log of a branch was sealed that was taken back at once.
-WITHDRAWN = "withdrawn"
 #: Versions that a text names one by one.
 _NAMED_MAX = 8
 replace = msgspec.structs.replace
@@ -65,7 +63,7 @@ class Problem:
 
 
 def _of_file(problem: Problem, *more: str) -> bool:
-    return problem.what in ("missing", "damaged") and problem.key.startswith((*DATA_FOLDERS, *more))
+    return problem.what in ("missing", "damaged") and problem.key.startswith((*ROW_FOLDERS, *more))
 
 
 @dataclass(slots=True)
@@ -238,7 +236,7 @@ class _Logs:
         transactions: dict[str, int] = {}
         holes = sorted(set(range(max(numbers, default=0))) - set(numbers))
         for n in holes[:_NAMED_MAX]:
-            if not exists(self.log, version_key(branch, n)):  # a listing that others write into may miss some
+            if not is_there(self.log.store, version_key(branch, n)):  # a listing that others write into may miss some
                 self._problem("missing", branch, n, "a version object is not there")
         for v in numbers:
             try:
@@ -286,7 +284,7 @@ class _Logs:
         if any(pin.v in v for b, v in self._there.items() if b.startswith(pin.branch)):
             return None
         gone = any(pin.v in v for b, v in self._expired.items() if b.startswith(pin.branch))
-        if not exists(self.log, pin.key):
+        if not is_there(self.log.store, pin.key):
             return None
         why = "has expired" if gone else "is not there"
         return Problem("name", pin.key, f"{pin.what} names version {pin.version}, which {why}; {pin.remedy}")
@@ -301,8 +299,7 @@ class _Needs:
             one: a single version is looked at; that it has expired is no reason then for its files not to be there.
         """
         self.log, self.one, self.full = log, one, full
-        folders = (*DATA_FOLDERS, LEAF_FOLDER)
-        self.sizes = {e.key: e.size for folder in folders for e in log.store.list(folder)}
+        self.sizes = {e.key: e.size for folder in DATA_FOLDERS for e in log.store.list(folder)}
         self.versions: list[tuple[str, int]] = []
         self.files: dict[str, ColumnFile] = {}
         self._users: dict[str, list[int]] = {}  # of a file or leaf: places in ``versions``
@@ -479,7 +476,7 @@ def repair(log: Log, report: Report, *, dry_run: bool = False) -> Repair:
             if before is not None:
                 bare[before.head.branch] = before
                 made.moved[problem.key] = LOST + problem.key
-    needed = {p.key: p.versions for p in report.problems if p.what in ("missing", "damaged") and p.key.startswith(DATA_FOLDERS)}
+    needed = {p.key: p.versions for p in report.problems if p.what in ("missing", "damaged") and p.key.startswith(ROW_FOLDERS)}
     salvage = Salvage(log.store, set(needed), write=not dry_run)
     for branch in {b.uuid: b for b in (*again, *log.refs.branches())}.values():
         try:
@@ -489,7 +486,7 @@ def repair(log: Log, report: Report, *, dry_run: bool = False) -> Repair:
         except LakeError as e:
             what = f"branch {branch.name!r} cannot be mended: {e}"
             made.left.append(Problem("log", version_key(branch.uuid, 0), what))
-    made.left += [p for p in report.problems if p.what not in ("torn", "unnamed") and not p.key.startswith(DATA_FOLDERS)]
+    made.left += [p for p in report.problems if p.what not in ("torn", "unnamed") and not p.key.startswith(ROW_FOLDERS)]
     return made
 
 

@@ -29,8 +29,9 @@ GRACE_S = 24 * 3600.0
 #: The least grace period: twice the age at which a transaction refuses to commit, for retries, pauses and clocks that differ.
 GRACE_MIN_S = 2.0 * TRANSACTION_AGE_MAX_S
 #: Folders of objects that versions refer to.
+ROW_FOLDERS = ("data/", "overlays/", "dv/")
 LEAF_FOLDER = "meta/"
-DATA_FOLDERS = ("data/", "overlays/", "dv/", LEAF_FOLDER)
+DATA_FOLDERS = (*ROW_FOLDERS, LEAF_FOLDER)
 _BATCH = 256
 
 

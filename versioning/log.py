@@ -52,7 +52,7 @@ from lakefmt.versioning.records import (
     Version,
     version_id,
 )
-from lakefmt.versioning.refs import Refs, checked, parse_version_id, put_once, unchecked
+from lakefmt.versioning.refs import Refs, checked, is_there, parse_version_id, put_once, unchecked
 
 CLAIM_KEY = "_lakefmt.json"
 MAIN = "main"
@@ -298,11 +298,7 @@ class Log:
         return low
 
     def _exists(self, branch_uuid: str, v: int) -> bool:
-        try:
-            self.store.get_range(version_key(branch_uuid, v), 0, 1)
-        except NoSuchObject:
-            return False
-        return True
+        return is_there(self.store, version_key(branch_uuid, v))
 
     def _try_read(self, branch_uuid: str, v: int) -> Version | None:
         key = version_key(branch_uuid, v)
@@ -507,13 +503,10 @@ class Log:
         """The state with leaves that were joined since; those that an expiry without grace has taken away are not there."""
         after = adopted(state, self._merges)
         fresh = {leaf.key for leaf in after.leaves} - {leaf.key for leaf in state.leaves}
-        try:
-            for key in fresh:
-                self.store.get_range(key, 0, 1)
-        except NoSuchObject:
-            self._merges = {}
-            return state
-        return after
+        if all(is_there(self.store, key) for key in fresh):
+            return after
+        self._merges = {}
+        return state
 
     def _put_version(self, version: Version, data: bytes) -> Head | None:
         """Try to take the slot: ``None`` when it is ours, the other's head when it is not."""

@@ -21,6 +21,9 @@ from lakefmt.versioning.records import FORMAT_VERSION, ID_SPACES, Branch, Head, 
 from lakefmt.versioning.refs import check_name, put_once
 from lakefmt.versioning.unnamed import squash_uuid
 
+#: Why the log of a branch was sealed that was taken back at once.
+WITHDRAWN = "withdrawn"
+
 
 def create_branch(log: Log, name: str, at: Version, message: str | None = None) -> tuple[Branch, Version]:
     """A new branch that begins as a copy of a version's state; no data moves.
@@ -44,7 +47,7 @@ def create_branch(log: Log, name: str, at: Version, message: str | None = None) 
     try:
         check_kept(log, at)  # the name was written first: an expiry that did not see it has raised the floor by now
     except VersionExpired:
-        _end(log, branch, "withdrawn")  # another handle may have found it, and committed
+        _end(log, branch, WITHDRAWN)  # another handle may have found it, and committed
         raise
     except NoSuchVersion:  # the dataset was deleted since it was opened, or another one is there
         log.refs.remove_branch(name)

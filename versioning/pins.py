@@ -16,7 +16,7 @@ from lakefmt.versioning.records import Lease, Tag, version_id
 from lakefmt.versioning.refs import LEASES, TAGS, parse_version_id, unchecked
 
 VIEWS = ".queries/"
-_VIEW_METADATA = b"lakefmt.view"
+VIEW_METADATA = b"lakefmt.view"
 _FOOTER_NBYTES = 64 << 10
 
 
@@ -86,7 +86,7 @@ def _view(store: Store, entry: Entry) -> Pin:
     if len(tail) < footer_nbytes <= entry.size:
         tail = bytes(store.get_range(entry.key, entry.size - footer_nbytes, footer_nbytes))
     try:
-        described = json.loads((pq.read_metadata(pa.BufferReader(tail)).metadata or {})[_VIEW_METADATA])
+        described = json.loads((pq.read_metadata(pa.BufferReader(tail)).metadata or {})[VIEW_METADATA])
         version, branch = described["version"], described.get("branch")
         found = parse_version_id(version)
         if found is None or not isinstance(branch, str | None) or (branch is not None and not branch.startswith(found[0])):

@@ -225,6 +225,15 @@ def put_once(store: Store, key: str, data: bytes) -> bool:
     return False
 
 
+def is_there(store: Store, key: str) -> bool:
+    """Whether an object is there, by reading of it."""
+    try:
+        store.get_range(key, 0, 1)
+    except NoSuchObject:
+        return False
+    return True
+
+
 def put_surely(store: Store, key: str, data: bytes) -> None:
     """Put an object that only its writer replaces, again where the store does not tell whether it is there."""
     _surely(lambda: store.put(key, data))

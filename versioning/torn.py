@@ -9,11 +9,12 @@ import uuid
 import msgspec
 import xxhash
 
-from lakefmt.errors import Corrupt, NoSuchObject, VersionExpired
+from lakefmt.errors import Corrupt, VersionExpired
 from lakefmt.versioning.changes import Name, touches
 from lakefmt.versioning.encode import decode_version, encode_version
 from lakefmt.versioning.log import Log, version_key
 from lakefmt.versioning.records import ID_SPACES, Version
+from lakefmt.versioning.refs import is_there
 
 LOST = "_lost/"
 replace = msgspec.structs.replace
@@ -40,7 +41,7 @@ def stand_in(log: Log, key: str, *, dry_run: bool) -> Version | None:
         return None
     except Corrupt:
         pass
-    if exists(log, version_key(branch, v + 1)):
+    if is_there(log.store, version_key(branch, v + 1)):
         raise Corrupt(f"{log.store.url}: version {v + 1} is there, so that {key} is not the newest; restore it from a copy")
     before = _newest_before(log, branch, v)
     if not dry_run:
@@ -73,12 +74,3 @@ def _unchanged(log: Log, before: Version, v: int) -> bytes:
         inline_size=0, inline_xxh64="",
     )  # fmt: skip
     return encode_version(head, replace(before.state, id_space=space, next_row=0), before.inline)[0]
-
-
-def exists(log: Log, key: str) -> bool:
-    """Whether an object is there."""
-    try:
-        log.store.get_range(key, 0, 1)
-    except NoSuchObject:
-        return False
-    return True

@@ -170,6 +170,10 @@ class Fragment(Record, frozen=True):
         """Updates of one tensor, oldest first."""
         return [o for o in self.overlays if o.field_id == field_id]
 
+    def holds(self, field_id: int) -> bool:
+        """Whether any of its files has samples of a tensor."""
+        return self.field(field_id) is not None or bool(self.overlays_of(field_id))
+
     def every_file(self) -> list[ColumnFile]:
         """Every file this fragment needs."""
         extra = [f for o in self.overlays for f in (o.at.file, *o.files)]
