@@ -43,7 +43,7 @@ class RowSource(Protocol):
         ...
 
     def unit_rows(self) -> int:
-        """Rows that are cheapest to read together (a fragment's worth); the unit of window shuffling."""
+        """Neighbouring rows that cost about as much to read together as any of them alone: 1 where a row costs its bytes."""
         ...
 
     def mean_nbytes(self, name: str) -> float:

@@ -23,14 +23,13 @@ from lakefmt.loaders.options import (
     ReadOptions,
     limits_of,
     recipe_of,
-    shard_of,
     split_kwargs,
 )
 from lakefmt.loaders.plan import Global, Order, Scan, rotate, window_of
 from lakefmt.loaders.recipe import Allocate, Convert, Recipe, SampleFn, new_array
 from lakefmt.loaders.sampling import Weights, checked_weights, sampled
 from lakefmt.loaders.session import ROW_BLOCK, Job, common_seed, listed
-from lakefmt.loaders.steps import Steps
+from lakefmt.loaders.steps import Shard, Steps
 from lakefmt.rows import RowSource
 
 if TYPE_CHECKING:
@@ -231,11 +230,17 @@ class Loader:
         convert: Convert | None = None,
         allocate: Allocate = new_array,
         processes: int = 0,
+        share: Shard | None = None,
     ) -> Job:
-        """The chain, put into a plan and a recipe, for a front end."""
+        """The chain, put into a plan and a recipe, for a front end.
+
+        Args:
+            share: this process's, where ``options`` leave it open.
+        """
         functions = replace(self.functions, collate=collate, convert=convert)
         recipe = recipe_of(self.source, functions, options, allocate)
-        shard = shard_of(options.shard)
+        given = options.share
+        shard = given or share or Shard()
         seed = self._seed(shard.world)
         steps = Steps(
             self._order(recipe, seed),
@@ -243,8 +248,8 @@ class Loader:
             drop_last=self.batching is not None and self.batching.drop_last,
         )
         limits = limits_of(recipe, options, steps.batch_rows, processes)
-        given = self.shuffling is not None and self.shuffling.seed is not None
-        job = Job(steps, recipe, limits, self.batching is None, seed_given=given, shard_given=options.shard is not None)
+        seeded = self.shuffling is not None and self.shuffling.seed is not None
+        job = Job(steps, recipe, limits, self.batching is None, seed_given=seeded, shard_given=given is not None)
         return job.shared(shard)
 
     def _seed(self, world: int) -> int:

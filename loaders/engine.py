@@ -1,7 +1,8 @@
 """The engine: a step becomes a batch in three moves, which the pipeline may run on different threads.
 
 ``begin``   gathers every tensor of the step's rows, whole columns at a time, dense ones straight into a fresh
-            array.
+            array. Steps of few bytes are gathered several at once (``works``) and cut into batches, which
+            are then slices of one array: what a gather costs besides bytes is shared by all of them.
 ``run``     decodes and transforms a span of samples; spans are independent. Absent when nothing is done per
             sample.
 ``finish``  puts the columns together, applies batch functions and the conversion.
@@ -12,7 +13,7 @@ Rows become Python objects only in ``run``, and only for what the user's own per
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,6 +69,30 @@ class Engine:
 
     # ------------------------------------------------------------------ fetch
 
+    def works(self, steps: Sequence[Step]) -> Iterator[Work]:
+        """``begin`` of every step, gathered together."""
+        if len(steps) > 1:
+            try:
+                together = self._begin_together(steps)
+            except Exception:  # one by one, then: it is raised again at the step whose it is, after those before it
+                together = []
+            yield from together
+            if together:
+                return
+        for step in steps:
+            yield self.begin(step)
+
+    def _begin_together(self, steps: Sequence[Step]) -> list[Work]:
+        with self.stats.timed("fetch"):
+            cells = self._gather(np.concatenate([step.rows for step in steps]))
+            works, begin = [], 0
+            for step in steps:
+                end = begin + len(step.rows)
+                part = {name: cut(c, begin, end) for name, c in cells.items()}
+                works.append(self._work(step, step.rows, part, {}))
+                begin = end
+            return works
+
     def begin(self, step: Step) -> Work:
         with self.stats.timed("fetch"):
             try:
@@ -77,6 +102,9 @@ class Engine:
                 if self.recipe.on_error is OnError.RAISE:
                     raise
                 rows, cells, faults = self._gather_readable(step.rows)
+        return self._work(step, rows, cells, faults)
+
+    def _work(self, step: Step, rows: Rows, cells: dict[str, Cells], faults: dict[int, Fault]) -> Work:
         read = {c.name: reader(c, cells[c.name], self.recipe.images) for c in self._worked} if cells else {}
         done = {c.name: self._room(c, len(rows)) for c in self._worked}
         return Work(step, rows, cells, read, done, [None] * len(rows) if self.recipe.row_wise else [], faults)
@@ -310,6 +338,19 @@ def _of_batch(what: str, fn: Callable[[Any], Any], given: Any, work: Work) -> An
 def _these(rows: Rows) -> str:
     shown = ", ".join(map(str, rows[:4].tolist())) + (", …" if len(rows) > 4 else "")
     return f"the batch of {len(rows)} rows {shown}"
+
+
+def cut(cells: Cells, begin: int, end: int) -> Cells:
+    """Samples ``[begin, end)`` of some cells, over the same memory."""
+    match cells:
+        case Dense(values):
+            return Dense(values[begin:end])
+        case Ragged(values):
+            return Ragged(values[begin:end])
+        case Encoded(values, codec):
+            return Encoded(values[begin:end], codec)
+        case Strings(values, is_json):
+            return Strings(values.slice(begin, end - begin), is_json)
 
 
 def narrowed(cells: Cells, keep: Rows) -> Cells:

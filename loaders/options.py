@@ -12,6 +12,7 @@ from lakefmt.loaders import checks
 from lakefmt.loaders.batch import INDEX
 from lakefmt.loaders.faults import on_error_of
 from lakefmt.loaders.pipeline import Limits, cores
+from lakefmt.loaders.ranks import share
 from lakefmt.loaders.recipe import Allocate, Convert, RaggedMode, Recipe, SampleFn, columns_of, new_array
 from lakefmt.loaders.steps import Shard
 from lakefmt.rows import RowSource
@@ -31,6 +32,9 @@ class ReadKwargs(TypedDict, total=False):
     decode_method: Mapping[str, str] | None
     ragged: str
     on_error: str
+    distributed: bool | None
+    rank: int | None
+    world_size: int | None
     shard: tuple[int, int] | None
 
 
@@ -46,8 +50,11 @@ class ReadOptions:
         decode_method: by tensor, ``numpy`` (default), ``tobytes``, ``pil`` or ``data``.
         ragged: ``list`` (default), ``pad``, ``flat``, or for torch ``nested``.
         on_error: ``raise`` (default), ``skip`` or ``collect`` bad samples.
-        shard: (rank, world) to load one share of every epoch; default for torch: torch.distributed's, if it
-            is up, or as soon as it is.
+        distributed: ``True`` to load this process's share of every epoch, as torch.distributed, the launcher's environment
+            variables or jax.distributed name it (``lakefmt.loaders.ranks``); ``False`` to load all of it everywhere.
+            Default for torch: the share of torch.distributed if it is up, or as soon as it is; else all of it.
+        rank, world_size: the share, given.
+        shard: the same as one: (rank, world_size).
     """
 
     tensors: Sequence[str] | None = None
@@ -57,6 +64,9 @@ class ReadOptions:
     decode_method: Mapping[str, str] | None = None
     ragged: str = "list"
     on_error: str = "raise"
+    distributed: bool | None = None
+    rank: int | None = None
+    world_size: int | None = None
     shard: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
@@ -68,6 +78,11 @@ class ReadOptions:
         checks.truth("loader", "return_index", self.return_index)
         for name in ("ragged", "on_error"):
             checks.text("loader", name, getattr(self, name))
+
+    @property
+    def share(self) -> Shard | None:
+        """The share of an epoch that the options name; ``None`` when they leave it open."""
+        return share(self.distributed, self.rank, self.world_size, self.shard)
 
 
 def split_kwargs(given: Mapping[str, Any], record: type[Any], what: str, others: Sequence[str] = ()) -> Any:
@@ -86,10 +101,6 @@ def split_kwargs(given: Mapping[str, Any], record: type[Any], what: str, others:
             remedy = nearest(name, every) if get_close_matches(name, every) else f"known: {', '.join(map(repr, every))}"
             raise InvalidInput(f"{what} has no option {name!r}; {remedy}")
     return record(**given)
-
-
-def shard_of(shard: tuple[int, int] | None) -> Shard:
-    return Shard() if shard is None else Shard(*checks.pair("loader", "shard", shard))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

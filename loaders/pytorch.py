@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from lakefmt.errors import InvalidInput, MissingExtra
 from lakefmt.loaders import checks
-from lakefmt.loaders.options import ReadKwargs, ReadOptions, shard_of, split_kwargs
+from lakefmt.loaders.options import ReadKwargs, ReadOptions, split_kwargs
+from lakefmt.loaders.ranks import torch_share
 from lakefmt.loaders.recipe import RaggedMode, new_array
 from lakefmt.loaders.session import Face, Job, Session, deliver
 from lakefmt.loaders.stats import Stats
+from lakefmt.loaders.steps import Shard
 
 try:
     import torch
@@ -229,7 +231,8 @@ class TorchLoader(Face, DataLoader[Any]):
         dataset.aim(job, begun, session.seed)
         dataset.make, dataset.own = session.local, True
         try:
-            items: Iterator[Any] = super().__iter__()
+            # without workers torch's iterator would only hand batches on, at some 25 us each (profiler marks, mostly)
+            items: Iterator[Any] = super().__iter__() if self.num_workers or self.pin_memory else iter(dataset)
         finally:
             dataset.own = False
         if self.num_workers:
@@ -278,16 +281,9 @@ class TorchLoader(Face, DataLoader[Any]):
             self._iterator = None
 
 
-def current_shard() -> tuple[int, int] | None:
-    """(rank, world) of ``torch.distributed``, if it is initialised."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return None
-    return torch.distributed.get_rank(), torch.distributed.get_world_size()
-
-
 def joined(session: Session) -> Job:
     """The session's job as it stands: shared with the ranks of ``torch.distributed``, once it is up."""
-    session.join(shard_of(current_shard()))
+    session.join(torch_share() or Shard())
     return session.job
 
 
@@ -296,9 +292,6 @@ def torch_loader(chain: Loader, given: Mapping[str, Any]) -> TorchLoader:
     own = [f.name for f in fields(TorchOptions)]
     options = TorchOptions(**{k: v for k, v in given.items() if k in own})
     read: ReadOptions = split_kwargs({k: v for k, v in given.items() if k not in own}, ReadOptions, "pytorch()", own)
-    shard_given = read.shard is not None
-    if not shard_given:
-        read = replace(read, shard=current_shard())
     convert = None if options.collate_fn is not None else to_packed if options.num_workers else to_torch
     pinned = options.num_workers == 0 and (options.pin_memory or device_of(options.device) is not None)
     job = chain.job(
@@ -307,8 +300,9 @@ def torch_loader(chain: Loader, given: Mapping[str, Any]) -> TorchLoader:
         convert=convert,
         allocate=pinned_array if pinned and torch.cuda.is_available() else new_array,
         processes=options.num_workers,
+        share=torch_share(),
     )
-    return TorchLoader(replace(job, shard_given=shard_given), options, read.prefetch_factor)
+    return TorchLoader(job, options, read.prefetch_factor)
 
 
-__all__ = ["EpochDataset", "TorchKwargs", "TorchLoader", "TorchOptions", "current_shard", "torch_loader"]
+__all__ = ["EpochDataset", "TorchKwargs", "TorchLoader", "TorchOptions", "torch_loader"]

@@ -24,15 +24,17 @@ from lakefmt.loaders.engine import Engine
 from lakefmt.loaders.faults import FaultLog
 from lakefmt.loaders.order import derive
 from lakefmt.loaders.pipeline import Inline, Limits, Pipeline, batches
-from lakefmt.loaders.plan import Window, reseeded
+from lakefmt.loaders.plan import Window, laned, relaned, reseeded
 from lakefmt.loaders.recipe import Recipe
 from lakefmt.loaders.stats import Stats, nbytes_of
-from lakefmt.loaders.steps import Shard, Steps
+from lakefmt.loaders.steps import BLOCK_ROWS, Shard, Step, Steps
 from lakefmt.loaders.unitpool import UnitPool
 from lakefmt.rows import RowSource
 
 #: Version of the state's layout.
-STATE_FORMAT = 1
+STATE_FORMAT = 2
+#: Bytes of small batches gathered together: what fits a core's own cache, between gather and use.
+BLOCK_NBYTES = 1 << 20
 #: Rows prepared together when the loader hands out single rows.
 ROW_BLOCK = 256
 
@@ -59,15 +61,14 @@ class Job:
 
     def run(self, epoch: int, start: int, lane: int = 0, lanes: int = 1, stats: Stats | None = None) -> Any:
         """Iterator over the batches (or parcels) of an epoch."""
-        recipe, order = self.recipe, self.steps.order
-        walk = self.steps.walk(epoch, start, lane, lanes)
-        # Where consumers share an epoch, each needs few rows of a unit: reading it whole would be in vain.
-        alone = lanes == 1 and self.steps.shard.world == 1
-        if alone and isinstance(order, Window) and not recipe.source.is_local():
-            pool = UnitPool(recipe.source, tuple(c.name for c in recipe.columns), order, epoch)
-            recipe, walk = replace(recipe, source=pool), pool.feed(walk)
+        recipe, order, owned = self.recipe, self.steps.order, self.steps.owned
+        blocks = self.steps.blocks(epoch, start, lane, lanes)
+        # Where consumers share units, each needs few rows of one: reading it whole would be in vain.
+        if lanes == 1 and owned is not None and isinstance(order, Window) and not recipe.source.is_local():
+            pool = UnitPool(recipe.source, tuple(c.name for c in recipe.columns), order, epoch, owned)
+            recipe, blocks = replace(recipe, source=pool), pool.feed(blocks)
         engine = Engine(recipe, stats or Stats())
-        return batches(engine, walk, self.steps.batch_rows, self.limits)
+        return batches(engine, pieces(blocks, steps_at_once(recipe, self.steps.batch_rows)), self.steps.batch_rows, self.limits)
 
     def reseeded(self, seed: int) -> Job:
         """The same job in another order."""
@@ -85,11 +86,30 @@ class Job:
                 "on every rank"
             )
         recipe = replace(self.recipe, keep_size=shard.world > 1)
-        return replace(self, steps=replace(self.steps, shard=shard), recipe=recipe)
+        order = laned(self.steps.order, shard.world, self.steps.batch_rows)
+        return replace(self, steps=replace(self.steps, shard=shard, order=order), recipe=recipe)
 
     def __len__(self) -> int:
         """Items in an epoch."""
         return len(self.steps.order) if self.single_rows else self.steps.count()
+
+
+def steps_at_once(recipe: Recipe, batch_rows: int) -> int:
+    """Steps to gather together, so that what a gather costs besides bytes is shared."""
+    if recipe.per_sample:
+        return 1
+    by_bytes = BLOCK_NBYTES // max(1, int(recipe.row_nbytes() * batch_rows))
+    return max(1, min(by_bytes, BLOCK_ROWS // batch_rows))
+
+
+def pieces(blocks: Iterator[list[Step]], at_once: int) -> Iterator[list[Step]]:
+    """Steps some at a time: one, two, four, up to ``at_once``, so that the first batch does not wait for others."""
+    size = 1
+    for block in blocks:
+        begin = 0
+        while begin < len(block):
+            yield block[begin : begin + size]
+            begin, size = begin + size, min(at_once, 2 * size)
 
 
 class Session:
@@ -136,8 +156,10 @@ class Session:
         """Take a share of every epoch from now on, where the loader was made before there were several consumers."""
         if self.job.shard_given or self.job.steps.shard.world > 1 or shard.world == 1:
             return
-        self.job = self.job.shared(shard)
-        if not (self.job.seed_given or self._resumed):
+        order, self.job = self.job.steps.order, self.job.shared(shard)
+        if self._resumed:
+            self.job = replace(self.job, steps=replace(self.job.steps, order=order))
+        elif not self.job.seed_given:
             self.job = self.job.reseeded(common_seed(self.job.recipe.source))
 
     def adopt(self, job: Job) -> None:
@@ -213,6 +235,8 @@ def restored(job: Job, state: dict[str, Any]) -> tuple[Job, tuple[int, int]]:
     seed = theirs.get("seed")
     if not job.seed_given and isinstance(seed, int) and order.describe().get("seed") is not None:
         order = reseeded(order, seed)
+    if isinstance(lanes := theirs.get("lanes"), int) and lanes > 0:  # any number of ranks may go on in these
+        order = relaned(order, lanes)
     ours = order.describe()
     for key in {**theirs, **ours}:
         if theirs.get(key) != ours.get(key):
