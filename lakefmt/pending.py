@@ -216,6 +216,9 @@ class Live:
     def is_local(self) -> bool:
         return self.snapshot.is_local()
 
+    def nbytes_read(self) -> int:
+        return self.snapshot.nbytes_read()
+
     def identity(self) -> dict[str, Any]:
         return {**self.snapshot.identity(), "pending": self._rows - len(self.snapshot)}
 

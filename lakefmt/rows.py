@@ -54,6 +54,10 @@ class RowSource(Protocol):
         """Whether reading one row costs no network request (a local disk, memory)."""
         ...
 
+    def nbytes_read(self) -> int:
+        """Bytes asked of the store so far by all who read through the same handle (of mapped files, what was copied out)."""
+        ...
+
     def identity(self) -> dict[str, Any]:
         """Small JSON value naming exactly these rows: address, version, and a hash of the row selection if any."""
         ...

@@ -418,6 +418,10 @@ class Snapshot:
         """Whether any row can be read as cheaply as the next: mapped files, and light columns that fit the cache."""
         return self.reader.store.is_local and self.fragments.light_nbytes <= DECODED_NBYTES_MAX
 
+    def nbytes_read(self) -> int:
+        """Bytes asked of the store so far, by all who share the reader."""
+        return self.reader.nbytes_read
+
     def identity(self) -> dict[str, Any]:
         """What names exactly these rows."""
         return {"dataset": self.version.head.dataset, "version": self.version.id, "xxh64": self.version.xxh64}

@@ -81,6 +81,10 @@ class Selection:
         """See ``RowSource.is_local``."""
         return bool(self.base.is_local())
 
+    def nbytes_read(self) -> int:
+        """See ``RowSource.nbytes_read``."""
+        return int(self.base.nbytes_read())
+
     def identity(self) -> dict[str, Any]:
         """See ``RowSource.identity``."""
         rows = np.ascontiguousarray(self.rows, "<i8")

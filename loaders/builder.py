@@ -30,6 +30,7 @@ from lakefmt.loaders.recipe import Allocate, Convert, Recipe, SampleFn, new_arra
 from lakefmt.loaders.sampling import Weights, checked_weights, sampled
 from lakefmt.loaders.session import ROW_BLOCK, Job, common_seed, listed
 from lakefmt.loaders.steps import Shard, Steps
+from lakefmt.loaders.styles import of_sample
 from lakefmt.rows import RowSource
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ class Loader:
     shuffling: _Shuffle | None = None
     sampling: _Sampling | None = None
     begin: int = 0
+    ignore_errors: bool = False
     faces: weakref.WeakSet[Any]
 
     def __repr__(self) -> str:
@@ -127,10 +129,11 @@ class Loader:
                 it is); or one function that is given a dict per row and returns a dict.
             kwargs: further keyword arguments for the functions.
 
-        What a function returns is stacked if it is an array, tensor or number, and listed otherwise.
+        What a function returns is stacked if it is an array, tensor or number, and listed otherwise. Transforms in the
+        style of Albumentations are called as they want to be: see ``lakefmt.loaders.styles``.
         """
         if isinstance(fn, Mapping):
-            bound = {name: f if f is None else _bound(f, kwargs) for name, f in fn.items()}
+            bound = {name: f if f is None else _bound(of_sample(f), kwargs) for name, f in fn.items()}
             return self._step("transform", functions=replace(self.functions, by_tensor=bound))
         return self._step("transform", functions=replace(self.functions, row=_bound(fn, kwargs)))
 
@@ -238,6 +241,8 @@ class Loader:
             share: this process's, where ``options`` leave it open.
         """
         functions = replace(self.functions, collate=collate, convert=convert)
+        if self.ignore_errors and options.on_error == "raise":
+            options = replace(options, on_error="collect")
         recipe = recipe_of(self.source, functions, options, allocate)
         given = options.share
         shard = given or share or Shard()
@@ -249,7 +254,10 @@ class Loader:
         )
         limits = limits_of(recipe, options, steps.batch_rows, processes)
         seeded = self.shuffling is not None and self.shuffling.seed is not None
-        job = Job(steps, recipe, limits, self.batching is None, seed_given=seeded, shard_given=given is not None)
+        job = Job(
+            steps, recipe, limits, self.batching is None,
+            seed_given=seeded, shard_given=given is not None, progressbar=options.progressbar,
+        )  # fmt: skip
         return job.shared(shard)
 
     def _seed(self, world: int) -> int:
@@ -294,6 +302,7 @@ def dataloader(
     query: Query | None = None,
     weigh: Weigh | None = None,
     seed: Seed | None = None,
+    ignore_errors: bool = False,
 ) -> Loader:
     """Begin a chain over ``source``.
 
@@ -301,8 +310,10 @@ def dataloader(
         query: answers ``.query(tql)``.
         weigh: answers TQL weights of ``.sample_by``: one weight a row of ``source``.
         seed: draws the seed of a loader that was given none.
+        ignore_errors: leave bad samples out and list them, where a front end's ``on_error`` does not say otherwise.
     """
-    return Loader(source=source, hooks=Hooks(query, weigh, seed), faces=weakref.WeakSet())
+    truth("dataloader", "ignore_errors", ignore_errors)
+    return Loader(source=source, hooks=Hooks(query, weigh, seed), ignore_errors=ignore_errors, faces=weakref.WeakSet())
 
 
 def tensorflow_rows(source: RowSource, **options: Unpack[ReadKwargs]) -> Any:

@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -112,7 +113,7 @@ def moved(value: Any, streams: Streams) -> Any:
     if isinstance(value, torch.Tensor):
         return streams.copy(value)
     if isinstance(value, Parcel):
-        return Parcel(moved(value.value, streams), value.faults, value.kept)
+        return replace(value, value=moved(value.value, streams))
     if isinstance(value, dict):
         return (Batch if isinstance(value, Batch) else dict)((k, moved(v, streams)) for k, v in value.items())
     if isinstance(value, list):

@@ -27,7 +27,7 @@ from lakefmt.loaders.ragged import put_ragged
 from lakefmt.loaders.recipe import Column, Decode, Form, Recipe
 from lakefmt.loaders.samples import reader, values_of
 from lakefmt.loaders.stack import stack
-from lakefmt.loaders.stats import Stats
+from lakefmt.loaders.stats import Stats, stored_nbytes
 from lakefmt.loaders.steps import Step
 
 #: Samples a thread takes at a time: the cost of handing over (some 10 µs) against an even load at the end of
@@ -117,6 +117,7 @@ class Engine:
                 shape, dtype = column.uniform
                 out = self.recipe.allocate((len(rows), *shape), dtype)
             cells[column.name] = source.gather(column.name, rows, out)
+        self.stats.used(sum(map(stored_nbytes, cells.values())))
         return cells
 
     def _gather_readable(self, rows: Rows) -> tuple[Rows, dict[str, Cells], dict[int, Fault]]:
@@ -140,8 +141,7 @@ class Engine:
 
     def _room(self, column: Column, n: int) -> Any:
         """Where per-sample results go: an array when images of one declared shape are wanted as they are."""
-        plain = column.fn is None and column.decode is Decode.NUMPY and not self.recipe.row_wise
-        if plain and column.frame is not None:
+        if column.stacks and column.frame is not None and column.decode is Decode.NUMPY and not self.recipe.row_wise:
             return self.recipe.allocate((n, *column.frame), "uint8")
         return [None] * n
 
@@ -277,17 +277,18 @@ class Engine:
             made = work.done[column.name]
             if keep is not None:
                 made = made[keep] if isinstance(made, np.ndarray) else [made[i] for i in keep.tolist()]
-            if column.fn is not None:
+            if column.fn is not None or (column.stacks and isinstance(made, list)):
                 made = stack(column.name, made, work.rows if keep is None else work.rows[keep])
             entries[column.name] = made
         return entries
 
     def _vectorised(self, column: Column, cells: Cells) -> dict[str, Any]:
-        if column.decode is Decode.NUMPY:
+        if column.decode in (Decode.NUMPY, Decode.TORCH):  # whose batches become torch's as a whole
             if column.form is Form.DENSE and isinstance(cells, Dense):
                 return {column.name: cells.values}
             if column.form is Form.RAGGED and isinstance(cells, Dense | Ragged):
-                return put_ragged(column.definition, list(cells.values), self.recipe.ragged)
+                samples = [column.empty() if v is None else v for v in cells.values] if column.padded else list(cells.values)
+                return put_ragged(column.definition, samples, self.recipe.ragged)
         return {column.name: values_of(column, cells)}
 
     def _from_dicts(self, work: Work, keep: Rows | None) -> dict[str, Any]:

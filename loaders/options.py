@@ -15,11 +15,22 @@ from lakefmt.loaders.pipeline import Limits, cores
 from lakefmt.loaders.ranks import share
 from lakefmt.loaders.recipe import Allocate, Convert, RaggedMode, Recipe, SampleFn, columns_of, new_array
 from lakefmt.loaders.steps import Shard
+from lakefmt.loaders.styles import of_row
 from lakefmt.rows import RowSource
 
 #: Below so many bytes a batch from a local source is made faster than threads hand it over (measured: some 50
 #: µs).
 SMALL_BATCH_BYTES = 64 * 1024
+
+
+#: Options that people know from Deep Lake, and where what they want is said here.
+ELSEWHERE = {
+    "use_local_cache": "a cache belongs to the dataset, for all its readers: lakefmt.load(path, local_cache_size=...)",
+    "cache_size": "a cache belongs to the dataset, for all its readers: lakefmt.load(path, memory_cache_size=...)",
+    "fetch_chunks": "rows are always read in bulk",
+    "verbose": "progressbar=True draws a line, and .stats() tells where the time goes",
+    "ignore_errors": "say on_error='skip' or 'collect'",
+}
 
 
 class ReadKwargs(TypedDict, total=False):
@@ -32,6 +43,8 @@ class ReadKwargs(TypedDict, total=False):
     decode_method: Mapping[str, str] | None
     ragged: str
     on_error: str
+    pad_tensors: bool
+    progressbar: bool
     distributed: bool | None
     rank: int | None
     world_size: int | None
@@ -47,9 +60,12 @@ class ReadOptions:
         num_threads: threads that decode and transform; default: one a core and two more; 0: no threads at all.
         prefetch_factor: batches prepared ahead; 0: none, everything on the consumer's thread.
         return_index: add key ``index``, the positions of the rows in the dataset or view.
-        decode_method: by tensor, ``numpy`` (default), ``tobytes``, ``pil`` or ``data``.
+        decode_method: by tensor, ``numpy`` (default), ``tobytes``, ``pil``, ``data``, ``torch``, or (for torch on a GPU)
+            ``device``; see ``lakefmt.loaders.samples.reader``.
         ragged: ``list`` (default), ``pad``, ``flat``, or for torch ``nested``.
         on_error: ``raise`` (default), ``skip`` or ``collect`` bad samples.
+        pad_tensors: give an empty sample for a missing one (of a tensor shorter than others, too), in place of ``None``.
+        progressbar: draw a live line of rows, rate and waiting with tqdm.
         distributed: ``True`` to load this process's share of every epoch, as torch.distributed, the launcher's environment
             variables or jax.distributed name it (``lakefmt.loaders.ranks``); ``False`` to load all of it everywhere.
             Default for torch: the share of torch.distributed if it is up, or as soon as it is; else all of it.
@@ -64,6 +80,8 @@ class ReadOptions:
     decode_method: Mapping[str, str] | None = None
     ragged: str = "list"
     on_error: str = "raise"
+    pad_tensors: bool = False
+    progressbar: bool = False
     distributed: bool | None = None
     rank: int | None = None
     world_size: int | None = None
@@ -75,7 +93,8 @@ class ReadOptions:
                 checks.integer("loader", name, getattr(self, name), least=0, most=checks.CREW_MAX)
         checks.names("loader", "tensors", self.tensors)
         checks.by_tensor("loader", "decode_method", self.decode_method)
-        checks.truth("loader", "return_index", self.return_index)
+        for name in ("return_index", "pad_tensors", "progressbar"):
+            checks.truth("loader", name, getattr(self, name))
         for name in ("ragged", "on_error"):
             checks.text("loader", name, getattr(self, name))
 
@@ -96,6 +115,8 @@ def split_kwargs(given: Mapping[str, Any], record: type[Any], what: str, others:
     """
     known = [f.name for f in fields(record)]
     for name in given:
+        if name in ELSEWHERE and name not in others:
+            raise InvalidInput(f"{what} has no option {name!r}: {ELSEWHERE[name]}")
         if name not in known:
             every = [*others, *known]
             remedy = nearest(name, every) if get_close_matches(name, every) else f"known: {', '.join(map(repr, every))}"
@@ -121,7 +142,7 @@ def recipe_of(source: RowSource, functions: Functions, options: ReadOptions, all
         InvalidInput: an option's value does not exist, or does not fit the source.
         NoSuchTensor: a tensor named does not exist.
     """
-    columns = columns_of(source, options.tensors, functions.by_tensor, options.decode_method)
+    columns = columns_of(source, options.tensors, functions.by_tensor, options.decode_method, padded=options.pad_tensors)
     if options.ragged not in set(RaggedMode):
         raise InvalidInput(f"ragged={options.ragged!r}: use one of {', '.join(map(repr, map(str, RaggedMode)))}")
     if options.return_index and any(c.name == INDEX for c in columns):
@@ -129,7 +150,7 @@ def recipe_of(source: RowSource, functions: Functions, options: ReadOptions, all
     return Recipe(
         source=source,
         columns=columns,
-        row_fn=functions.row,
+        row_fn=None if functions.row is None else of_row(functions.row, {c.name: c.definition for c in columns}),
         batch_fns=functions.batch,
         collate=functions.collate,
         convert=functions.convert,

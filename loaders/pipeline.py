@@ -229,13 +229,15 @@ class Pipeline:
     def _next_slot(self) -> Slot:
         core = self._core
         with core.lock:
+            ready = sum(slot.ready for slot in core.slots)
             while not (core.slots and core.slots[0].ready):
                 if core.stopping or (core.exhausted and not core.slots):
                     raise StopIteration
                 core.lock.wait()
             slot = core.slots.popleft()
             core.lock.notify_all()
-            return slot
+        core.engine.stats.queued(ready)
+        return slot
 
 
 class Inline:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from lakefmt.errors import InvalidInput, MissingExtra
 from lakefmt.loaders import checks
+from lakefmt.loaders.batch import Parcel
 from lakefmt.loaders.options import ReadKwargs, ReadOptions, split_kwargs
 from lakefmt.loaders.ranks import torch_share
 from lakefmt.loaders.recipe import RaggedMode, new_array
@@ -155,7 +156,8 @@ class EpochDataset(IterableDataset[Any]):
         if self.shared is not None:
             epoch, start, seed = self.shared.tolist()
             job = job.reseeded(seed) if seed >= 0 else job
-        return iter(job.run(epoch, start, worker.id, worker.num_workers))
+        stats = Stats(job.recipe.source.nbytes_read)
+        return _telling(job.run(epoch, start, worker.id, worker.num_workers, stats), stats)
 
     def _rows(self, lane: int, lanes: int) -> Iterator[Any]:
         self.lent = True
@@ -177,6 +179,14 @@ class EpochDataset(IterableDataset[Any]):
         if self._session is not None and not self.own:
             lent = self._to_lend()
         return {**self.__dict__, "make": None, "_session": None, "_lent_job": lent}
+
+
+def _telling(items: Iterator[Any], stats: Stats) -> Iterator[Parcel]:
+    """What a worker process makes, and what it spent on it."""
+    for item in items:
+        parcel = item if isinstance(item, Parcel) else Parcel(item)
+        parcel.spent = stats.taken()
+        yield parcel
 
 
 def _shared() -> torch.Tensor:

@@ -25,6 +25,7 @@ from lakefmt.loaders.faults import FaultLog
 from lakefmt.loaders.order import derive
 from lakefmt.loaders.pipeline import Inline, Limits, Pipeline, batches
 from lakefmt.loaders.plan import Window, laned, relaned, reseeded
+from lakefmt.loaders.progress import lined
 from lakefmt.loaders.recipe import Recipe
 from lakefmt.loaders.stats import Stats, nbytes_of
 from lakefmt.loaders.steps import BLOCK_ROWS, Shard, Step, Steps
@@ -50,6 +51,7 @@ class Job:
         single_rows: hand out rows, not batches (no ``.batch()`` was asked for).
         seed_given: whether the user named the seed, so that a state with another one is a mistake.
         shard_given: whether the user named the share of this consumer, so that it is no other.
+        progressbar: draw a line while batches are handed out.
     """
 
     steps: Steps
@@ -58,6 +60,7 @@ class Job:
     single_rows: bool = False
     seed_given: bool = False
     shard_given: bool = False
+    progressbar: bool = False
 
     def run(self, epoch: int, start: int, lane: int = 0, lanes: int = 1, stats: Stats | None = None) -> Any:
         """Iterator over the batches (or parcels) of an epoch."""
@@ -91,7 +94,11 @@ class Job:
 
     def __len__(self) -> int:
         """Items in an epoch."""
-        return len(self.steps.order) if self.single_rows else self.steps.count()
+        return self.left(0)
+
+    def left(self, start: int) -> int:
+        """Items from position ``start`` to the end of an epoch."""
+        return len(self.steps.order) - start if self.single_rows else self.steps.count(start)
 
 
 def steps_at_once(recipe: Recipe, batch_rows: int) -> int:
@@ -117,7 +124,7 @@ class Session:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.stats = Stats()
+        self.stats = Stats(job.recipe.source.nbytes_read)
         self.errors = FaultLog()
         self._next = (0, 0)  # epoch and position at which the next iteration begins
         self._at = (0, 0)  # epoch and position of the next row to hand out
@@ -305,7 +312,7 @@ class Face:
         self._session.load_state_dict(state)
 
     def stats(self) -> dict[str, Any]:
-        """Rows, batches, bytes, rows per second, waiting; with ``num_workers=0`` also seconds by phase."""
+        """Rows, batches, bytes, rows per second, seconds by phase, waiting and what for; see ``Stats.report``."""
         return self._session.stats.report()
 
 
@@ -322,7 +329,8 @@ def deliver(session: Session, items: Iterator[Any], begun: tuple[int, int]) -> I
     Args:
         begun: epoch and position of the first step.
     """
-    return _delivered(session, items, begun, session.closes)
+    handed_out = _delivered(session, items, begun, session.closes)
+    return lined(handed_out, session, session.job.left(begun[1])) if session.job.progressbar else handed_out
 
 
 def _delivered(session: Session, items: Iterator[Any], begun: tuple[int, int], closes: int) -> Iterator[Any]:
@@ -345,6 +353,8 @@ def _delivered(session: Session, items: Iterator[Any], begun: tuple[int, int], c
         end, kept = job.steps.end_of(start, number), None
         if type(item) is Parcel:
             session.errors.add(item.faults, job.recipe.on_error)
+            if item.spent is not None:
+                session.stats.add(item.spent)
             item, kept = item.value, item.kept
         if item is not None:
             session.stats.handed_out(-(-(end - before) // job.steps.shard.world), nbytes_of(item), waited_s)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -147,7 +147,7 @@ def to_packed(batch: Any, rows: Rows | None = None) -> Any:
 def unpacked(batch: Any) -> Any:
     """Undo ``to_packed`` on arrival."""
     if isinstance(batch, Parcel):
-        return Parcel(unpacked(batch.value), batch.faults, batch.kept)
+        return replace(batch, value=unpacked(batch.value))
     if not isinstance(batch, Batch):
         return batch
     return map_values(batch, lambda value: value.unpack() if isinstance(value, Packed) else value)
@@ -156,7 +156,7 @@ def unpacked(batch: Any) -> Any:
 def nested(batch: Any) -> Any:
     """Values with offsets (``ragged="flat"``) as nested tensors in the jagged layout."""
     if isinstance(batch, Parcel):
-        return Parcel(nested(batch.value), batch.faults, batch.kept)
+        return replace(batch, value=nested(batch.value))
     if not isinstance(batch, Batch):
         return batch
     joined = Batch()

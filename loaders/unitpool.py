@@ -124,6 +124,9 @@ class UnitPool:
     def is_local(self) -> bool:
         return self._source.is_local()
 
+    def nbytes_read(self) -> int:
+        return self._source.nbytes_read()
+
     def identity(self) -> dict[str, Any]:
         return self._source.identity()
 

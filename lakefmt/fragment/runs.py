@@ -70,6 +70,7 @@ class Runs:
             if self._asked * _SHARE >= self._rows:
                 whole = self._put_together()
         if whole is not None:
+            self._reader.nbytes_read += out.nbytes
             np.take(whole, rows, out=out, mode="clip")
             return True
         if not self._flat:
@@ -81,6 +82,7 @@ class Runs:
             keys = [self._pages[p].key for p in page.tolist()]
             self._reader.fill(keys, self._starts[page] + inside * self._row_nbytes, out)
         else:
+            self._reader.nbytes_read += out.nbytes
             _copy(self._views, page, inside, out)
         return True
 
