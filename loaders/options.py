@@ -21,6 +21,10 @@ from lakefmt.rows import RowSource
 #: Below so many bytes a batch from a local source is made faster than threads hand it over (measured: some 50
 #: µs).
 SMALL_BATCH_BYTES = 64 * 1024
+#: Batches prepared ahead at most where bytes are what bounds them.
+PREFETCH_BATCHES_MAX = 256
+#: 1 TB
+PREFETCH_MB_MAX = 1_000_000
 
 
 #: Options that people know from Deep Lake, and where what they want is said here.
@@ -39,6 +43,7 @@ class ReadKwargs(TypedDict, total=False):
     tensors: Sequence[str] | None
     num_threads: int | None
     prefetch_factor: int | None
+    prefetch: float | None
     return_index: bool
     decode_method: Mapping[str, str] | None
     ragged: str
@@ -59,6 +64,7 @@ class ReadOptions:
         tensors: which tensors, in which order; default: those of the transform, or all.
         num_threads: threads that decode and transform; default: one a core and two more; 0: no threads at all.
         prefetch_factor: batches prepared ahead; 0: none, everything on the consumer's thread.
+        prefetch: MB of batches prepared ahead (with ``device``, as many again under way to it), in place of a number of them.
         return_index: add key ``index``, the positions of the rows in the dataset or view.
         decode_method: by tensor, ``numpy`` (default), ``tobytes``, ``pil``, ``data``, ``torch``, or (for torch on a GPU)
             ``device``; see ``lakefmt.loaders.samples.reader``.
@@ -76,6 +82,7 @@ class ReadOptions:
     tensors: Sequence[str] | None = None
     num_threads: int | None = None
     prefetch_factor: int | None = 2
+    prefetch: float | None = None
     return_index: bool = False
     decode_method: Mapping[str, str] | None = None
     ragged: str = "list"
@@ -91,12 +98,19 @@ class ReadOptions:
         for name in ("num_threads", "prefetch_factor"):
             if getattr(self, name) is not None:
                 checks.integer("loader", name, getattr(self, name), least=0, most=checks.CREW_MAX)
+        if self.prefetch is not None:
+            checks.positive("loader", "prefetch", self.prefetch, "MB", PREFETCH_MB_MAX)
         checks.names("loader", "tensors", self.tensors)
         checks.by_tensor("loader", "decode_method", self.decode_method)
         for name in ("return_index", "pad_tensors", "progressbar"):
             checks.truth("loader", name, getattr(self, name))
         for name in ("ragged", "on_error"):
             checks.text("loader", name, getattr(self, name))
+
+    @property
+    def prefetch_nbytes(self) -> int | None:
+        """Bytes to prepare ahead, where they were given."""
+        return None if self.prefetch is None else int(self.prefetch * 1e6)
 
     @property
     def share(self) -> Shard | None:
@@ -170,10 +184,13 @@ def limits_of(recipe: Recipe, options: ReadOptions, batch_rows: int, processes: 
     ahead = 2 if options.prefetch_factor is None else options.prefetch_factor
     if options.num_threads == 0 or ahead == 0:
         return None
+    bounds: dict[str, int] = {"batches": ahead}
+    if options.prefetch_nbytes is not None:
+        bounds = {"batches": PREFETCH_BATCHES_MAX, "nbytes": options.prefetch_nbytes}
     local = recipe.source.is_local()
     if recipe.per_sample:
         # two more than cores: while one waits for the interpreter lock, another decodes (measured: 3 to 4 % on two cores)
         threads = options.num_threads or max(1, cores() // max(1, processes)) + 2
-        return None if processes and threads == 1 and local else Limits(threads, ahead)
+        return None if processes and threads == 1 and local else Limits(threads, **bounds)
     small = recipe.row_nbytes() * batch_rows < SMALL_BATCH_BYTES
-    return None if local and (small or processes) else Limits(0, ahead)
+    return None if local and (small or processes) else Limits(0, **bounds)

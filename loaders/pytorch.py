@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 from lakefmt.errors import InvalidInput, MissingExtra
 from lakefmt.loaders import checks
 from lakefmt.loaders.batch import Parcel
+from lakefmt.loaders.faults import OnError
 from lakefmt.loaders.options import ReadKwargs, ReadOptions, split_kwargs
 from lakefmt.loaders.ranks import torch_share
-from lakefmt.loaders.recipe import RaggedMode, new_array
+from lakefmt.loaders.recipe import Decode, RaggedMode, new_array
 from lakefmt.loaders.session import Face, Job, Session, deliver
 from lakefmt.loaders.stats import Stats
 from lakefmt.loaders.steps import Shard
@@ -30,7 +31,7 @@ try:
 except ImportError as e:
     raise MissingExtra("the PyTorch loader", "torch") from e
 
-from lakefmt.loaders.device import CudaStreams, device_of, onto_device, pinned_array
+from lakefmt.loaders.device import CudaStreams, Onto, device_of, jpeg_decoder, onto_device, pinned_array
 from lakefmt.loaders.lent import RowStream, collate, lent_job, sharers
 from lakefmt.loaders.tensors import nested, to_packed, to_torch, unpacked
 
@@ -44,6 +45,8 @@ class TorchKwargs(ReadKwargs, total=False):
     collate_fn: Callable[[list[Any]], Any] | None
     persistent_workers: bool
     device: str | None
+    device_transform: Callable[[Any], Any] | None
+    device_ring: int | None
     pin_memory: bool
     multiprocessing_context: Any
     worker_init_fn: Callable[[int], None] | None
@@ -59,6 +62,9 @@ class TorchOptions:
             instead of stacking; its result is handed out as it is.
         persistent_workers: keep worker processes from one epoch to the next.
         device: ``"cuda"`` or ``"cuda:1"`` to receive batches there, copied ahead on a stream of their own.
+        device_transform: a function of the batch on the device, run on the copy stream, ahead of the consumer.
+        device_ring: write batches into so many sets of device tensors in turn (2 or more), in place of fresh ones: a batch is
+            overwritten when so many later ones have been asked for.
         pin_memory: page-locked tensors, for a copy of your own.
         multiprocessing_context: ``fork``, ``spawn`` or ``forkserver``; default: torch's.
         worker_init_fn: called in each worker with its number.
@@ -68,6 +74,8 @@ class TorchOptions:
     collate_fn: Callable[[list[Any]], Any] | None = None
     persistent_workers: bool = False
     device: str | None = None
+    device_transform: Callable[[Any], Any] | None = None
+    device_ring: int | None = None
     pin_memory: bool = False
     multiprocessing_context: Any = None
     worker_init_fn: Callable[[int], None] | None = None
@@ -76,6 +84,12 @@ class TorchOptions:
         checks.integer("pytorch", "num_workers", self.num_workers, least=0, most=checks.CREW_MAX)
         checks.function("pytorch", "collate_fn", self.collate_fn)
         checks.function("pytorch", "worker_init_fn", self.worker_init_fn)
+        checks.function("pytorch", "device_transform", self.device_transform)
+        if self.device_ring is not None:
+            checks.integer("pytorch", "device_ring", self.device_ring, least=2, most=checks.CREW_MAX)
+        if device_of(self.device) is None and (self.device_transform is not None or self.device_ring is not None):
+            name = "device_transform" if self.device_transform is not None else "device_ring"
+            raise InvalidInput(f"pytorch({name}=) is for batches on a device: give device='cuda', or use .map_batches() on the CPU")
         checks.truth("pytorch", "persistent_workers", self.persistent_workers)
         checks.truth("pytorch", "pin_memory", self.pin_memory)
         context = self.multiprocessing_context
@@ -205,7 +219,9 @@ class TorchLoader(Face, DataLoader[Any]):
         again: what Lightning gives when it makes the loader anew from its attributes, all of it known from ``job``.
     """
 
-    def __init__(self, job: Job, options: TorchOptions, prefetch_factor: int | None = None, **again: Any) -> None:
+    def __init__(
+        self, job: Job, options: TorchOptions, prefetch_factor: int | None = None, prefetch_nbytes: int | None = None, **again: Any
+    ) -> None:
         for name in again.keys() - signature(DataLoader.__init__).parameters.keys():
             raise TypeError(f"TorchLoader() got an unexpected keyword argument {name!r}")
         workers = options.num_workers
@@ -226,6 +242,7 @@ class TorchLoader(Face, DataLoader[Any]):
         )
         self.job, self.options = job, options
         self._device = device
+        self._onto = _onto(job, options, prefetch_nbytes)
         self._nested = job.recipe.ragged is RaggedMode.NESTED
         # torch forbids to set it late; with its own batching off, the number is only for those who ask
         self.__dict__["batch_size"] = 1 if job.single_rows else job.steps.batch_rows
@@ -250,7 +267,7 @@ class TorchLoader(Face, DataLoader[Any]):
         if self._nested:
             items = map(nested, items)
         if self._device is not None:
-            items = onto_device(items, CudaStreams(self._device))
+            items = onto_device(items, CudaStreams(self._device), self._onto)
         return deliver(session, items, begun)
 
     def _epochs(self) -> EpochDataset:
@@ -312,7 +329,29 @@ def torch_loader(chain: Loader, given: Mapping[str, Any]) -> TorchLoader:
         processes=options.num_workers,
         share=torch_share(),
     )
-    return TorchLoader(job, options, read.prefetch_factor)
+    return TorchLoader(job, options, read.prefetch_factor, read.prefetch_nbytes)
+
+
+def _onto(job: Job, options: TorchOptions, prefetch_nbytes: int | None) -> Onto:
+    """What is done with batches on their way to the device.
+
+    Raises:
+        InvalidInput: images are to be decoded on a device, and there is none, or what depends on them is done before.
+    """
+    decoded = {c.name: c.stacks_there for c in job.recipe.columns if c.decode is Decode.DEVICE}
+    if decoded:
+        name, recipe = next(iter(decoded)), job.recipe
+        if device_of(options.device) is None:
+            raise InvalidInput(f"decode_method of {name!r}: 'device' needs a device: give device='cuda', or leave it 'numpy'")
+        if recipe.row_wise or recipe.batch_fns or job.single_rows:
+            raise InvalidInput(
+                f"decode_method of {name!r}: 'device' decodes whole batches, after functions of rows and batches have run; use "
+                "device_transform= in their place, and .batch(n)"
+            )
+        if recipe.on_error is not OnError.RAISE:
+            raise InvalidInput(f"decode_method of {name!r}: 'device' cannot leave bad samples out; leave on_error 'raise'")
+        jpeg_decoder()
+    return Onto(nbytes=prefetch_nbytes or 0, ring=options.device_ring, decoded=decoded, transform=options.device_transform)
 
 
 __all__ = ["EpochDataset", "TorchKwargs", "TorchLoader", "TorchOptions", "torch_loader"]

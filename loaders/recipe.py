@@ -82,6 +82,11 @@ class Column:
         """Whether decoded images are put together, being declared to be of one shape."""
         return self.frame is not None and self.fn is None and self.decode in (Decode.NUMPY, Decode.TORCH)
 
+    @property
+    def stacks_there(self) -> bool:
+        """The same where they are decoded on a device."""
+        return self.frame is not None and self.decode is Decode.DEVICE
+
     def empty(self) -> Any:
         """The sample without content: what stands for a missing one where that is asked for."""
         if self.decode is Decode.TOBYTES:
