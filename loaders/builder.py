@@ -18,6 +18,7 @@ from lakefmt.errors import InvalidInput
 from lakefmt.loaders.arrays import NumpyLoader
 from lakefmt.loaders.checks import COUNT_MAX, integer, positive, truth
 from lakefmt.loaders.options import (
+    CrewKwargs,
     Functions,
     ReadKwargs,
     ReadOptions,
@@ -200,7 +201,7 @@ class Loader:
         """
         return self._step("offset", begin=integer("offset", "n", n))
 
-    def numpy(self, **options: Unpack[ReadKwargs]) -> NumpyLoader:
+    def numpy(self, **options: Unpack[CrewKwargs]) -> NumpyLoader:
         """Batches of NumPy arrays; see ``ReadOptions``."""
         return self._made(NumpyLoader(self.job(split_kwargs(options, ReadOptions, "numpy()"))))
 
@@ -210,7 +211,7 @@ class Loader:
 
         return self._made(torch_loader(self, {"num_workers": num_workers, **options}))
 
-    def tensorflow(self, **options: Unpack[ReadKwargs]) -> Any:
+    def tensorflow(self, **options: Unpack[CrewKwargs]) -> Any:
         """A ``tf.data.Dataset`` of whole batches; see ``ReadOptions``."""
         from lakefmt.loaders.tensorflow import tf_dataset
 
@@ -252,11 +253,12 @@ class Loader:
             ROW_BLOCK if self.batching is None else self.batching.size,
             drop_last=self.batching is not None and self.batching.drop_last,
         )
-        limits = limits_of(recipe, options, steps.batch_rows, processes)
+        limits = limits_of(recipe, options, steps.batch_rows, processes or options.num_workers)
         seeded = self.shuffling is not None and self.shuffling.seed is not None
         job = Job(
             steps, recipe, limits, self.batching is None,
             seed_given=seeded, shard_given=given is not None, progressbar=options.progressbar,
+            workers=options.num_workers, ahead=2 if options.prefetch_factor is None else options.prefetch_factor,
         )  # fmt: skip
         return job.shared(shard)
 

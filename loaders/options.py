@@ -56,12 +56,19 @@ class ReadKwargs(TypedDict, total=False):
     shard: tuple[int, int] | None
 
 
+class CrewKwargs(ReadKwargs, total=False):
+    """The same, and the number of processes, for front ends that take it so."""
+
+    num_workers: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadOptions:
     """How a front end reads.
 
     Attributes:
         tensors: which tensors, in which order; default: those of the transform, or all.
+        num_workers: worker processes, for transforms that hold the interpreter lock; 0 for threads in this process.
         num_threads: threads that decode and transform; default: one a core and two more; 0: no threads at all.
         prefetch_factor: batches prepared ahead; 0: none, everything on the consumer's thread.
         prefetch: MB of batches prepared ahead (with ``device``, as many again under way to it), in place of a number of them.
@@ -80,6 +87,7 @@ class ReadOptions:
     """
 
     tensors: Sequence[str] | None = None
+    num_workers: int = 0
     num_threads: int | None = None
     prefetch_factor: int | None = 2
     prefetch: float | None = None
@@ -95,6 +103,7 @@ class ReadOptions:
     shard: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
+        checks.integer("loader", "num_workers", self.num_workers, least=0, most=checks.CREW_MAX)
         for name in ("num_threads", "prefetch_factor"):
             if getattr(self, name) is not None:
                 checks.integer("loader", name, getattr(self, name), least=0, most=checks.CREW_MAX)

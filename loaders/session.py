@@ -30,6 +30,7 @@ from lakefmt.loaders.recipe import Recipe
 from lakefmt.loaders.stats import Stats, nbytes_of
 from lakefmt.loaders.steps import BLOCK_ROWS, Shard, Step, Steps
 from lakefmt.loaders.unitpool import UnitPool
+from lakefmt.loaders.workers import Collected, Crew
 from lakefmt.rows import RowSource
 
 #: Version of the state's layout.
@@ -52,6 +53,8 @@ class Job:
         seed_given: whether the user named the seed, so that a state with another one is a mistake.
         shard_given: whether the user named the share of this consumer, so that it is no other.
         progressbar: draw a line while batches are handed out.
+        workers: processes to make batches in; 0 for this one.
+        ahead: batches that each of them may be ahead.
     """
 
     steps: Steps
@@ -61,6 +64,8 @@ class Job:
     seed_given: bool = False
     shard_given: bool = False
     progressbar: bool = False
+    workers: int = 0
+    ahead: int = 2
 
     def run(self, epoch: int, start: int, lane: int = 0, lanes: int = 1, stats: Stats | None = None) -> Any:
         """Iterator over the batches (or parcels) of an epoch."""
@@ -128,7 +133,8 @@ class Session:
         self.errors = FaultLog()
         self._next = (0, 0)  # epoch and position at which the next iteration begins
         self._at = (0, 0)  # epoch and position of the next row to hand out
-        self._running: weakref.WeakSet[Pipeline | Inline] = weakref.WeakSet()
+        self._running: weakref.WeakSet[Pipeline | Inline | Collected] = weakref.WeakSet()
+        self._crew: Crew | None = None
         self._resumed = False
         self.closes = 0  # how often it was closed: an epoch that ends early without that has lost batches
 
@@ -139,11 +145,22 @@ class Session:
         self.stats.started()
         return self._at
 
-    def local(self, epoch: int, start: int) -> Pipeline | Inline:
-        """Batches of an epoch, made in this process."""
-        running: Pipeline | Inline = self.job.run(epoch, start, stats=self.stats)
+    def local(self, epoch: int, start: int) -> Pipeline | Inline | Collected:
+        """Batches of an epoch, made in this process, or in worker processes of its own."""
+        running: Pipeline | Inline | Collected
+        if self.job.workers:
+            running = self._idle_crew().run(self.job.steps.order, epoch, start)
+        else:
+            running = self.job.run(epoch, start, stats=self.stats)
         self._running.add(running)
         return running
+
+    def _idle_crew(self) -> Crew:
+        """The processes kept from epoch to epoch; others where these are at work on another iteration."""
+        busy = self._crew is not None and self._crew.busy is not None and self._crew.busy() is not None
+        if self._crew is None or busy or not self._crew.close.alive:
+            self._crew = Crew(replace(self.job, workers=0), self.job.workers, self.job.ahead)
+        return self._crew
 
     def reached(self, epoch: int, position: int) -> None:
         """Note that everything before ``position`` was handed out."""
@@ -154,6 +171,8 @@ class Session:
         self.closes += 1
         for running in list(self._running):
             running.close()
+        if self._crew is not None:
+            self._crew.close()
 
     def set_epoch(self, epoch: int) -> None:
         """Make ``epoch`` the next iteration's."""
