@@ -95,6 +95,9 @@ class Steps:
         """The steps of ``walk``, some at a time, as many as have about ``BLOCK_ROWS`` rows."""
         numbers = range(lane, self.count(start), lanes)
         at_once = max(1, BLOCK_ROWS // self.batch_rows)
+        if self.shard.world == 1 and lanes == 1:
+            yield from self._plain_blocks(epoch, start, numbers, at_once)
+            return
         own = self._own_of_whole(start)
         for first in range(0, len(numbers), at_once):
             block = numbers[first : first + at_once]
@@ -105,6 +108,15 @@ class Steps:
                 steps.append(Step(rows[begin : begin + len(share)], self.end_of(start, number + 1)))
                 begin += len(share)
             yield steps
+
+    def _plain_blocks(self, epoch: int, start: int, numbers: range, at_once: int) -> Iterator[list[Step]]:
+        """Those of a consumer that takes all, one step after another: a run of positions."""
+        for first in range(0, len(numbers), at_once):
+            block = numbers[first : first + at_once]
+            begin, end = self.end_of(start, block[0]), self.end_of(start, block[-1] + 1)
+            rows = self.order.rows(epoch, np.arange(begin, end, dtype=np.int64))
+            starts = range(begin, end, self.batch_rows)
+            yield [Step(rows[at - begin : at - begin + self.batch_rows], min(end, at + self.batch_rows)) for at in starts]
 
     def _own_of_whole(self, start: int) -> Rows:
         """Which of a whole step's positions are this rank's, counted from its first."""
