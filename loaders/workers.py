@@ -107,8 +107,7 @@ class Crew:
             process = self._processes[lane]
             process.join(_END_S)
             raise WorkerDied(
-                f"worker process {lane} of the loader ended unexpectedly, with exit code {process.exitcode} (-9: killed, often for "
-                "lack of memory); use fewer workers or smaller batches, and see what it printed"
+                f"worker process {lane} of the loader ended unexpectedly, with exit code {process.exitcode}; {_why(process.exitcode)}"
             ) from e
 
 
@@ -140,6 +139,12 @@ class Collected:
         if self._crew is not None:
             self._crew.busy = None
         self._crew = None
+
+
+def _why(exitcode: int | None) -> str:
+    if exitcode is not None and exitcode < 0:
+        return "it was killed, often for lack of memory: use fewer workers or smaller batches"
+    return "see what it printed; a script that uses worker processes begins its work below `if __name__ == '__main__':`"
 
 
 def _end(pipes: list[Connection], processes: list[BaseProcess], pid: int) -> None:
