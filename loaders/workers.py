@@ -107,7 +107,7 @@ class Crew:
             process = self._processes[lane]
             process.join(_END_S)
             raise WorkerDied(
-                f"worker process {lane} of the loader ended unexpectedly, with exit code {process.exitcode}; {_why(process.exitcode)}"
+                f"worker process {lane} of the loader ended unexpectedly, exit code {process.exitcode}; {_why(process.exitcode)}"
             ) from e
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from loader_fake import FakeSource, numbers
 
+import lakefmt
 from lakefmt.errors import BadSample, InvalidInput, WorkerDied
 from lakefmt.loaders import dataloader
 
@@ -170,3 +171,12 @@ def _runs(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] != "Z"
     except OSError:
         return False
+
+
+def test_a_dataset_in_memory_is_not_there_for_others() -> None:
+    ds = lakefmt.dataset("mem://not-for-workers", overwrite=True)
+    ds.create_tensor("label", dtype="int64")
+    ds.extend({"label": np.arange(10)})
+    ds.commit("ten")
+    with pytest.raises(InvalidInput, match=r"mem://not-for-workers lives in the memory of this process.*num_workers=0"):
+        list(ds.dataloader().batch(2).numpy(num_workers=1))
