@@ -28,7 +28,7 @@ class MemoryStore(Store):
     def __reduce__(self) -> tuple[type[MemoryStore], tuple[str]]:
         if get_spawning_popen() is not None:  # on its way into a process that does not share this one's memory
             raise InvalidInput(
-                f"{self.url} lives in the memory of this process, where others cannot see it; for worker processes keep the dataset "
+                f"{self.url} lives in the memory of this process, where no other sees it; for worker processes keep the dataset "
                 "in a folder, fork them, or use num_workers=0"
             )
         return (MemoryStore, (self.name,))
