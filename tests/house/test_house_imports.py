@@ -16,6 +16,7 @@ LAYERS = (
     ("versioning",),
     (
         "samples",
+        "rowspans",
         "snapshot",
         "pending",
         "staging",
@@ -26,6 +27,7 @@ LAYERS = (
         "handle",
         "schema",
         "bulk",
+        "tokenise",
         "merge_schema",
         "merge",
         "merge_base",
