@@ -59,7 +59,7 @@ class Encoder:
             return np.empty(0, self.dtype), lengths
         arrays = self._whole(texts, rows) if self.batched else [self._one(t, r) for t, r in zip(texts, rows.tolist(), strict=True)]
         lengths[there] = [len(a) for a in arrays]
-        return np.concatenate(arrays), lengths
+        return self._joined(arrays, texts, rows), lengths
 
     def _whole(self, texts: list[str], rows: Rows) -> list[Array]:
         try:
@@ -88,26 +88,33 @@ class Encoder:
         return self._ids(found, text, row)
 
     def _ids(self, value: Any, text: str, row: int) -> Array:
-        where = f"tokenise(): {_at(text, row)}"
+        """The ids of one text as integers of some dtype."""
         try:
             ids = np.asarray(value)
         except (TypeError, ValueError, RuntimeError) as e:
-            raise DtypeError(f"{where}: {type(value).__name__} is no list of token ids ({e})") from e
+            what = f"{type(value).__name__} is no list of token ids ({e})"
+            raise DtypeError(f"tokenise(): {_at(text, row)}: {what}") from e
         if ids.ndim == 1 and not ids.size:
             return np.empty(0, self.dtype)
         if ids.ndim != 1 or ids.dtype.kind not in "iu":
-            raise DtypeError(
-                f"{where}: token ids are a list of integers, got {shown(value)} "
-                f"({type(value).__name__}, {ids.ndim} dimensions of {ids.dtype})"
-            )
+            what = f"{shown(value)} ({type(value).__name__}, {ids.ndim} dimensions of {ids.dtype})"
+            raise DtypeError(f"tokenise(): {_at(text, row)}: token ids are a list of integers, got {what}")
+        return ids
+
+    def _joined(self, arrays: list[Array], texts: list[str], rows: Rows) -> Array:
+        """Ids of all texts end to end, in the dtype."""
         info = np.iinfo(self.dtype)
-        low, high = int(ids.min()), int(ids.max())
-        if low < info.min or high > info.max:
-            raise DtypeError(
-                f"{where}: token id {low if low < info.min else high} is outside {self.dtype} "
-                f"[{info.min}, {info.max}]; give a wider dtype="
-            )
-        return ids.astype(self.dtype, copy=False)
+        alike = {a.dtype for a in arrays if a.size}
+        parts = [np.concatenate([a for a in arrays if a.size])] if len(alike) == 1 else arrays
+        if any(p.size and not info.min <= int(p.min()) <= int(p.max()) <= info.max for p in parts):
+            for ids, text, row in zip(arrays, texts, rows.tolist(), strict=True):
+                odd = [i for i in (int(ids.min()), int(ids.max())) if not info.min <= i <= info.max] if ids.size else []
+                if odd:
+                    raise DtypeError(
+                        f"tokenise(): {_at(text, row)}: token id {odd[0]} is outside {self.dtype} [{info.min}, {info.max}]; "
+                        "give a wider dtype="
+                    )
+        return np.concatenate(arrays, dtype=self.dtype, casting="unsafe")
 
 
 def _each(value: Any) -> list[Any]:
