@@ -164,8 +164,7 @@ class FileReader:
             file = next(f for f in files if field in f.fields)
             scalars = self.light(file, field)
             return [() if scalars.valid is None or scalars.valid[r] else None for r in rows.tolist()]
-        file = _shape_file(files, field)
-        lists = self._light_column(file, field.shape_column, Layout.LISTS, field.rows)
+        lists = self.shape_lists(files, field)
         offsets, valid = lists.offsets, lists.valid
         out: list[Shape | None] = []
         for r in rows.tolist():
@@ -174,6 +173,12 @@ class FileReader:
             else:
                 out.append(tuple(lists.values[offsets[r] : offsets[r + 1]].tolist()))
         return out
+
+    def shape_lists(self, files: tuple[ColumnFile, ...], field: Field) -> Lists:
+        """The shape column of a tensor whose shapes vary."""
+        assert field.shape_column is not None
+        lists: Lists = self._light_column(_shape_file(files, field), field.shape_column, Layout.LISTS, field.rows)
+        return lists
 
     # -- light columns -------------------------------------------------------------------------------------------------
 
@@ -470,6 +475,10 @@ class FileReader:
         return answers
 
     # -- bytes ---------------------------------------------------------------------------------------------------------
+
+    def mapped(self, file: ColumnFile) -> memoryview | None:
+        """The whole file as mapped memory; ``None`` where the store maps none."""
+        return self._map(file, always=True)
 
     def _map(self, file: ColumnFile, *, always: bool = False) -> memoryview | None:
         """The file as mapped memory; ``None`` when it is remote, or would not stay within bounds (and not ``always``)."""

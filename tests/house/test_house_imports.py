@@ -16,6 +16,7 @@ LAYERS = (
     ("versioning",),
     (
         "samples",
+        "rowspans",
         "snapshot",
         "pending",
         "staging",
@@ -39,6 +40,8 @@ LAYERS = (
         "view",
         "tensor",
         "dataset",
+        "encoders",
+        "tokenising",
         "api",
         "show",
         "random",
