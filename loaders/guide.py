@@ -68,12 +68,13 @@ def guide_of(cumulative: Floats) -> Guide:
     n = len(cumulative)
     count = -(-n // CELL_ENTRIES)
     scale = count / float(cumulative[-1])
-    before = np.zeros(count + 2, np.uint32 if n < 2**32 else np.int64)
+    before: npt.NDArray[Any] = np.zeros(count + 2, np.uint32 if n < 2**32 else np.int64)
     for begin in range(0, n, _CHUNK):
         cells = _cells(cumulative[begin : begin + _CHUNK], scale, count)
         first = int(cells[0])
         here = np.bincount(cells - first)  # entries rise, so that all chunks together span the cells once
-        before[first + 1 : first + 1 + len(here)] += here.astype(before.dtype)
+        span = before[first + 1 : first + 1 + len(here)]
+        np.add(span, here.astype(before.dtype), out=span)
     np.cumsum(before, out=before)
     return Guide(cumulative, before, scale)
 
