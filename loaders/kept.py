@@ -30,5 +30,9 @@ class Kept(Generic[T]):
         self._values = {**{k: values[k] for k in newest}, key: made}
         return made
 
+    def items(self) -> list[tuple[Any, T]]:
+        """What is kept now."""
+        return list(self._values.items())
+
     def __reduce__(self) -> tuple[Any, ...]:
         return Kept, (self._most,)

@@ -87,7 +87,7 @@ def strata_of(step: str, values: Array | pa.Array) -> Strata:
     ranked = codes[order]
     starts = np.concatenate(([0], np.flatnonzero(ranked[1:] != ranked[:-1]) + 1)).astype(np.int64)
     sizes = np.diff(np.append(starts, n))
-    name = xxhash.xxh3_64_hexdigest(digest(members) + digest(sizes))
+    name = xxhash.xxh3_64_hexdigest((digest(members) + digest(sizes)).encode())
     return Strata(members, starts, sizes, name)
 
 
@@ -96,7 +96,8 @@ def _codes(step: str, values: Array | pa.Array) -> Array:
     if isinstance(values, pa.Array) or values.dtype.kind in "OSU":
         texts = values if isinstance(values, pa.Array) else _texts(step, values)
         if texts.null_count:
-            raise InvalidInput(f"{step}: row {int(np.argmax(texts.is_null().to_numpy(False)))} has no class; leave it out by a query")
+            row = int(np.argmax(texts.is_null().to_numpy(zero_copy_only=False)))
+            raise InvalidInput(f"{step}: row {row} has no class; leave such rows out by a query")
         encoded = texts.dictionary_encode()
         rank = np.argsort(np.argsort(np.array(encoded.dictionary.to_pylist(), object)))
         values = rank[encoded.indices.to_numpy(zero_copy_only=False)]
@@ -106,11 +107,12 @@ def _codes(step: str, values: Array | pa.Array) -> Array:
         raise InvalidInput(f"{step}: classes are integers, bools or texts, one a row; got dtype {values.dtype}")
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         row = int(np.argmin(np.isfinite(values)))
-        raise InvalidInput(f"{step}: the class of row {row} is {values[row]}; leave it out by a query")
+        raise InvalidInput(f"{step}: the class of row {row} is {values[row]}; leave such rows out by a query")
     if values.dtype.kind in "iu" and len(values):
         least = values.min()
         if int(values.max()) - int(least) < 1 << 16:
-            return (values - least).astype(np.uint16)
+            short: Array = (values - least).astype(np.uint16)
+            return short
     return values
 
 
