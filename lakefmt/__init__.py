@@ -33,4 +33,8 @@ def __getattr__(name: str) -> Any:
         import importlib
 
         return importlib.import_module("lakefmt.loaders")
+    if name == "mix":
+        import importlib
+
+        return importlib.import_module("lakefmt.loaders").mix
     raise AttributeError(f"module 'lakefmt' has no attribute {name!r}")

@@ -188,9 +188,10 @@ class Rowset(ABC):
 
         return dataloader(
             self.source(),
-            query=lambda tql: self.query(tql).source(),
+            query=lambda tql: self.query(tql).dataloader(),
             seed=random.next_seed,
             weigh=self._weigh,
+            classify=self._classify,
             ignore_errors=ignore_errors,
         )
 
@@ -218,6 +219,12 @@ class Rowset(ABC):
         from lakefmt.query import evaluate
 
         return evaluate(self, tql)
+
+    def _classify(self, tql: str) -> Any:
+        """Numbers or texts of all rows from a TQL expression: a class a row."""
+        from lakefmt.query import values_of
+
+        return values_of(self, tql)
 
 
 class Group:

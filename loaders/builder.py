@@ -9,14 +9,16 @@ from __future__ import annotations
 import functools
 import secrets
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, TypeVar, Unpack
 
-from lakefmt.cells import Array
 from lakefmt.errors import InvalidInput
 from lakefmt.loaders.arrays import NumpyLoader
-from lakefmt.loaders.checks import COUNT_MAX, integer, positive, truth
+from lakefmt.loaders.checks import COUNT_MAX, function, integer, positive, truth
+from lakefmt.loaders.curriculum import Curriculum, StageFn
+from lakefmt.loaders.draws import Balance, Basis, By, Classify, Draw, Hooks, Query, Seed, Stratify, Weigh, Weighted
+from lakefmt.loaders.evenly import PERIOD_MAX
 from lakefmt.loaders.options import (
     CrewKwargs,
     Functions,
@@ -28,8 +30,8 @@ from lakefmt.loaders.options import (
 )
 from lakefmt.loaders.packing import WINDOW_DOCUMENTS, Packs, SequenceBounds
 from lakefmt.loaders.plan import Global, Order, Scan, rotate, window_of
-from lakefmt.loaders.recipe import Allocate, Convert, Recipe, SampleFn, new_array
-from lakefmt.loaders.sampling import Weights, checked_weights, sampled
+from lakefmt.loaders.recipe import Allocate, Convert, SampleFn, new_array
+from lakefmt.loaders.sampling import Weights
 from lakefmt.loaders.session import ROW_BLOCK, Job, common_seed, listed
 from lakefmt.loaders.steps import Shard, Steps
 from lakefmt.loaders.styles import of_sample
@@ -46,10 +48,9 @@ SHUFFLE_MODES = ("global", "window")
 #: 16 TB: no machine mixes more rows in memory.
 BUFFER_MB_MAX = 1 << 24
 
-Query: TypeAlias = Callable[[str], RowSource]
-Weigh: TypeAlias = Callable[[str], Array]
-Seed: TypeAlias = Callable[[], int]
 Cut: TypeAlias = Callable[[RowSource], RowSource]
+#: Steps that say which rows come; a chain has at most one.
+DRAWS = ("sample_by", "balance", "stratify", "curriculum")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,26 +66,13 @@ class _Shuffle:
     seed: int | None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Sampling:
-    weights: Weights
-    replace: bool
-    size: int | None
+class Mixture(Protocol):
+    """What a mix is of; see ``lakefmt.loaders.mixing``."""
 
+    @property
+    def random(self) -> bool: ...
 
-@dataclass(frozen=True, slots=True)
-class Hooks:
-    """What a loader asks of the dataset it came from.
-
-    Attributes:
-        query: rows that a TQL text selects.
-        weigh: value of a TQL expression for every row of the dataset.
-        seed: the seed for a loader that was given none.
-    """
-
-    query: Query | None = None
-    weigh: Weigh | None = None
-    seed: Seed | None = None
+    def order(self, mix: Loader, names: Sequence[str], seed: int) -> Order: ...
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -97,7 +85,8 @@ class Loader:
     functions: Functions = NO_FUNCTIONS
     batching: _Batching | None = None
     shuffling: _Shuffle | None = None
-    sampling: _Sampling | None = None
+    draw: Draw | None = None
+    mixture: Mixture | None = None
     begin: int = 0
     ignore_errors: bool = False
     cut: Cut | None = None
@@ -119,9 +108,11 @@ class Loader:
             parts.append("map_batches")
         if self.batching is not None:
             parts.append(f"batch_size {self.batching.size}" + (", last dropped" if self.batching.drop_last else ""))
+        if self.mixture is not None:
+            parts.append(str(self.mixture))
         seed = "" if self.shuffling is None or self.shuffling.seed is None else f", seed {self.shuffling.seed}"
-        if self.sampling is not None:
-            parts.append(f"sampled {'with' if self.sampling.replace else 'without'} replacement{seed}")
+        if self.draw is not None:
+            parts.append(f"{self.draw}{seed}")
         elif self.shuffling is not None:
             parts.append(f"shuffled{'' if self.shuffling.mode is None else f' ({self.shuffling.mode})'}{seed}")
         if self.begin:
@@ -188,7 +179,7 @@ class Loader:
         """Draw rows at random in proportion to a weight.
 
         Args:
-            weights: numbers, one a row, or a TQL expression.
+            weights: numbers, one a row; a tensor of the dataset or view; or a TQL expression.
             replace: whether a row can be drawn again.
             size: rows in an epoch; default: as many as there are (with a positive weight, if ``replace`` is
                 off).
@@ -196,15 +187,72 @@ class Loader:
         Drawing is random by itself; of ``.shuffle()`` only the seed matters then.
         """
         size = None if size is None else integer("sample_by", "size", size, least=1, most=COUNT_MAX)
-        return self._step("sample_by", sampling=_Sampling(weights, truth("sample_by", "replace", replace), size))
+        return self._drawing("sample_by", Weighted(weights, truth("sample_by", "replace", replace), size))
+
+    def balance(self, by: By, stop: str = "all") -> Self:
+        """Have rows of every class equally often: of C classes, every run of C rows has each once.
+
+        Args:
+            by: a class a row: a TQL expression (such as the name of a tensor, of labels or texts), a tensor, or an array.
+            stop: when an epoch ends. ``"first"``: when the smallest class is used up; ``"all"``: when every row has been
+                (smaller classes begin anew meanwhile, in another order if shuffled); ``"never"``: it does not, and
+                ``len()`` raises ``TypeError``.
+
+        With ``.shuffle()``, of which only the seed matters, rows are drawn at random within their class, and classes
+        within a run; without it rows of a class come as stored, and classes in the order of their values.
+        """
+        return self._drawing("balance", Balance(by, stop))
+
+    def stratify(self, by: By) -> Self:
+        """Have every row once, and in any batch the classes in the proportions of all rows, to within one or two rows.
+
+        Args:
+            by: a class a row: a TQL expression (such as the name of a tensor, of labels or texts), a tensor, or an array.
+
+        With ``.shuffle()``, of which only the seed matters, rows are drawn at random within their class; without it rows of
+        a class come as stored.
+        """
+        return self._drawing("stratify", Stratify(by))
+
+    def curriculum(self, fn: StageFn, every: int, size: int | None = None) -> Self:
+        """Draw rows by weights that change as an epoch goes on; of a mix, its proportions.
+
+        Args:
+            fn: ``fn(epoch, stage)`` gives the weights of a stage, as ``.sample_by()`` takes them; of a mix, one number a
+                part. It must be pure: resuming, ranks and worker processes ask again and rely on the same answer.
+            every: rows of a stage; the first has rows 0 to ``every`` - 1 of an epoch.
+            size: rows in an epoch; default: as many as there are.
+
+        Drawing is random by itself, with replacement; of ``.shuffle()`` only the seed matters then. (In a mix, only how
+        many rows come from a part changes; which, its own order says.)
+        """
+        if fn is None:
+            raise InvalidInput("curriculum(fn=None): give a function")
+        function("curriculum", "fn", fn)
+        every = integer("curriculum", "every", every, least=1, most=PERIOD_MAX)
+        size = None if size is None else integer("curriculum", "size", size, least=1, most=COUNT_MAX)
+        return self._drawing("curriculum", Curriculum(fn, every, size))
+
+    def _drawing(self, name: str, draw: Draw) -> Self:
+        others = [said for said in self.said if said in DRAWS and said != name]
+        if others:
+            raise InvalidInput(f".{name}() and .{others[0]}() both say which rows come; leave one of them out")
+        if self.mixture is not None and name != "curriculum":
+            raise InvalidInput(f".{name}() of a mix: its proportions say which rows come; say it to a part, dataloader().{name}(…)")
+        return self._step(name, draw=draw)
 
     def query(self, tql: str) -> Self:
         """Load only the rows that a TQL query selects."""
         if not isinstance(tql, str):
             raise InvalidInput(f"query({tql!r}): give the text of a query")
+        if self.mixture is not None:
+            raise InvalidInput(f"query({tql!r}) of a mix: say it to a part, dataloader().query(…)")
         if self.hooks.query is None:
             raise InvalidInput(f"query({tql!r}): this source answers no queries")
-        return self._step("query", source=self.hooks.query(tql))
+        found = self.hooks.query(tql)
+        if isinstance(found, Loader):
+            return self._step("query", source=found.source, hooks=found.hooks)
+        return self._step("query", source=found, hooks=replace(self.hooks, weigh=None, classify=None))
 
     def tokens(self, block_size: int, eos: int | None = None, tensor: str | None = None, overlap: int = 0) -> Self:
         """Load blocks of ``block_size`` tokens instead of rows: all documents end to end, cut without regard to where they end.
@@ -248,6 +296,8 @@ class Loader:
         other = {"tokens": "pack", "pack": "tokens"}[name]
         if other in self.said:
             raise InvalidInput(f".{name}() after .{other}(): a chain makes blocks or packs of its documents, not both")
+        if self.mixture is not None:
+            raise InvalidInput(f".{name}() of a mix: say it to a part, dataloader().{name}(…)")
         make(self.source)  # whether it can be done: nothing is read for that
         return self._step(name, cut=make)
 
@@ -307,51 +357,83 @@ class Loader:
         shard = given or share or Shard()
         seed = self._seed(shard.world)
         steps = Steps(
-            self._order(recipe, seed),
+            self.order([c.name for c in recipe.columns], seed),
             ROW_BLOCK if self.batching is None else self.batching.size,
             drop_last=self.batching is not None and self.batching.drop_last,
         )
         limits = limits_of(recipe, options, steps.batch_rows, processes or options.num_workers)
-        seeded = self.shuffling is not None and self.shuffling.seed is not None
         job = Job(
             steps, recipe, limits, self.batching is None,
-            seed_given=seeded, shard_given=given is not None, progressbar=options.progressbar,
+            seed_given=self.seeded, shard_given=given is not None, progressbar=options.progressbar,
             workers=options.num_workers, ahead=2 if options.prefetch_factor is None else options.prefetch_factor,
         )  # fmt: skip
         return job.shared(shard)
 
+    @property
+    def seeded(self) -> bool:
+        """Whether the chain names its seed."""
+        return self.shuffling is not None and self.shuffling.seed is not None
+
+    @property
+    def random(self) -> bool:
+        """Whether the order depends on a seed."""
+        mixed = self.mixture is not None and self.mixture.random
+        return self.shuffling is not None or (self.draw is not None and self.draw.random) or mixed
+
+    def shuffled_as(self, shuffling: _Shuffle, share: float) -> Self:
+        """Shuffled as a mix is of which this is a part, unless ``.shuffle()`` was said; the seed is another matter.
+
+        Args:
+            share: of the mix's buffer.
+        """
+        if "shuffle" in self.said:
+            return self
+        return replace(self, shuffling=replace(shuffling, seed=None, buffer_mb=shuffling.buffer_mb * share))
+
     def _seed(self, world: int) -> int:
         if self.shuffling is not None and self.shuffling.seed is not None:
             return self.shuffling.seed % 2**63
-        if self.shuffling is None and self.sampling is None:
+        if not self.random:
             return 0
         if world > 1:
             return common_seed(self.rows)
         return (secrets.randbits(63) if self.hooks.seed is None else self.hooks.seed()) % 2**63
 
-    def _order(self, recipe: Recipe, seed: int) -> Order:
+    def _hooks(self, n: int) -> Hooks:
+        """What answers expressions: those of rows, so that there is nobody where blocks or packs are loaded."""
+        if self.cut is None:
+            return self.hooks
+
+        def refuse(tql: str) -> Any:
+            raise InvalidInput(
+                f"{tql!r} with .tokens() or .pack(): an expression has a value for every row, and one is wanted for each of {n} "
+                "blocks or packs; give numbers"
+            )
+
+        return replace(self.hooks, weigh=refuse, classify=refuse)
+
+    def order(self, names: Sequence[str], seed: int) -> Order:
+        """The chain's order.
+
+        Args:
+            names: tensors that are loaded.
+            seed: where the chain names none.
+        """
         n, shuffling = len(self.rows), self.shuffling
+        seed = self._seed(1) if self.seeded else seed
         order: Order = Scan(n)
-        if self.sampling is not None:
-            if isinstance(self.sampling.weights, str) and self.cut is not None:
-                raise InvalidInput(
-                    f"sample_by({self.sampling.weights!r}) with .tokens() or .pack(): an expression has a value for every row, and "
-                    f"weights are wanted for {n} blocks or packs; give numbers"
-                )
-            if isinstance(self.sampling.weights, str) and "query" in self.said:
-                raise InvalidInput(
-                    f"sample_by({self.sampling.weights!r}) after .query(): an expression is evaluated on the "
-                    "whole dataset; begin the chain on the view, ds.query(...).dataloader(), or give numbers"
-                )
-            weights = checked_weights(self.sampling.weights, n, self.hooks.weigh)
-            order = sampled(weights, self.sampling.replace, self.sampling.size, seed)
+        if self.mixture is not None:
+            order = self.mixture.order(self, names, seed)
+        elif self.draw is not None:
+            order = self.draw.order(Basis(n, self._hooks(n), seed, shuffling is not None))
         elif shuffling is not None:
             mode = shuffling.mode or ("global" if self.rows.is_local() else "window")
             if mode == "global":
                 order = Global(n, seed)
             else:
                 buffer = int(shuffling.buffer_mb * 1e6 / 2)  # the other half is for the group being read ahead
-                order = window_of(n, seed, self.rows.unit_rows(), recipe.row_nbytes(), buffer)
+                row_nbytes = float(sum(self.rows.mean_nbytes(name) for name in names))
+                order = window_of(n, seed, self.rows.unit_rows(), row_nbytes, buffer)
         return rotate(order, self.begin)
 
 
@@ -366,19 +448,21 @@ def dataloader(
     *,
     query: Query | None = None,
     weigh: Weigh | None = None,
+    classify: Classify | None = None,
     seed: Seed | None = None,
     ignore_errors: bool = False,
 ) -> Loader:
     """Begin a chain over ``source``.
 
     Args:
-        query: answers ``.query(tql)``.
+        query: answers ``.query(tql)``, with rows or with a chain of them.
         weigh: answers TQL weights of ``.sample_by``: one weight a row of ``source``.
+        classify: answers TQL classes of ``.balance`` and ``.stratify``: one value a row.
         seed: draws the seed of a loader that was given none.
         ignore_errors: leave bad samples out and list them, where a front end's ``on_error`` does not say otherwise.
     """
     truth("dataloader", "ignore_errors", ignore_errors)
-    return Loader(source=source, hooks=Hooks(query, weigh, seed), ignore_errors=ignore_errors, faces=weakref.WeakSet())
+    return Loader(source=source, hooks=Hooks(query, weigh, classify, seed), ignore_errors=ignore_errors, faces=weakref.WeakSet())
 
 
 def tensorflow_rows(source: RowSource, **options: Unpack[ReadKwargs]) -> Any:

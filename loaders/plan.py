@@ -15,7 +15,8 @@ O(1) memory, so that resuming, sharding and handing work to processes are arithm
             their own, however many ranks there are (a divisor of the lanes, which divide the batch of all).
 ``Rotated`` another order, begun at a given position and wrapped around.
 
-Weighted sampling gives two more orders: ``lakefmt.loaders.sampling``.
+More orders: ``lakefmt.loaders.sampling`` (by weight), ``strata`` (by class), ``mixing`` (of several datasets) and
+``curriculum``.
 """
 
 from __future__ import annotations
@@ -272,6 +273,21 @@ def laned(order: Order, world: int, batch_rows: int) -> Order:
 def lanes_of(order: Order) -> int:
     """Lanes of an order; 1 where it has none."""
     return order.lanes if isinstance(order, Window) else lanes_of(order.order) if isinstance(order, Rotated) else 1
+
+
+def endless(order: Order) -> bool:
+    """Whether an epoch of it has no end: as many positions as can be counted."""
+    return endless(order.order) if isinstance(order, Rotated) else bool(getattr(order, "endless", False))
+
+
+def must_end(order: Order) -> None:
+    """What ``len()`` of a loader says where an epoch has no end.
+
+    Raises:
+        TypeError: it has none; ``list()`` and Lightning, which ask, understand this as "not known".
+    """
+    if endless(order):
+        raise TypeError("this loader never ends (stop='never') and has no len(); take as many steps as you want (itertools.islice)")
 
 
 def reseeded(order: Order, seed: int) -> Order:

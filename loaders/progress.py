@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from lakefmt.loaders.session import Session
 
 
-def lined(items: Iterator[Any], session: Session, total: int) -> Iterator[Any]:
+def lined(items: Iterator[Any], session: Session, total: int | None) -> Iterator[Any]:
     """``items``, with a line kept up to date while they are handed out.
 
     Raises:

@@ -19,6 +19,7 @@ from lakefmt.loaders import checks
 from lakefmt.loaders.batch import Parcel
 from lakefmt.loaders.faults import OnError
 from lakefmt.loaders.options import ReadKwargs, ReadOptions, split_kwargs
+from lakefmt.loaders.plan import must_end
 from lakefmt.loaders.ranks import torch_share
 from lakefmt.loaders.recipe import Decode, RaggedMode, new_array
 from lakefmt.loaders.session import Face, Job, Session, deliver
@@ -150,6 +151,7 @@ class EpochDataset(IterableDataset[Any]):
 
     def __len__(self) -> int:
         steps = self.job.steps if self._session is None else joined(self._session).steps
+        must_end(steps.order)
         if steps.shard.world == 1 or sharers() > 1:
             return len(steps.order)
         full = steps.count() if steps.drop_last else len(steps.order) // (steps.batch_rows * steps.shard.world)

@@ -1,36 +1,42 @@
 """Weighted sampling as orders of a plan.
 
 With replacement: the row at a position is the inverse of the cumulative weights at a counter-based uniform
-number, so any position is O(log n) alone and the epoch may be of any length. (An alias table would be O(1) a
-draw, but its construction is a sequential loop over rows; a search over a cumulative sum is two vectorised
-NumPy calls.)
+number, so that any position can be computed alone and the epoch may be of any length; the search is
+``lakefmt.loaders.guide``'s. (An alias table would be as fast a draw, but its construction is a sequential loop
+over rows.) Memory: nine bytes a row.
 
-Without replacement: Efraimidis and Spirakis, "Weighted random sampling with a reservoir" (2006): every row
-draws an exponential variate divided by its weight, and the rows with the smallest come first. This is exactly
-sequential sampling proportional to weight. It needs the table of an epoch's order: eight bytes a drawn row,
-made once an epoch.
+Without replacement: ``lakefmt.loaders.picked``.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
+import xxhash
 
 from lakefmt.cells import Array, Rows
 from lakefmt.errors import InvalidInput
+from lakefmt.loaders.guide import Floats, Guide, guide_of
 from lakefmt.loaders.order import derive, uniforms
+from lakefmt.loaders.picked import Picked
 
 #: Weights that are all smaller are scaled: near the end of float64's range digits are lost, and quotients overflow.
 _LEAST = 1e-280
-_DRAWS, _KEYS = 4, 5  # purposes of derived keys; plan.py has 1 to 3
+_DRAWS = 4  # purpose of derived keys; plan.py has 1 to 3, picked.py 5 and 6
+#: Weights looked at together.
+_CHUNK = 1 << 18
 
-Floats: TypeAlias = npt.NDArray[np.float64]
-Weights: TypeAlias = str | Sequence[float] | Array
+
+class Samples(Protocol):
+    """A tensor of a dataset or view, or another library's: anything that gives its values as NumPy."""
+
+    def numpy(self) -> Any: ...
+
+
+Weights: TypeAlias = str | Sequence[float] | Array | Samples
 Evaluate: TypeAlias = Callable[[str], Array]
 
 
@@ -39,102 +45,109 @@ class Drawn:
     """``size`` independent draws in proportion to weight.
 
     Attributes:
-        cumulative: running sum of the weights, float64, one a row.
+        search: over the running sum of the weights.
+        digest: names the weights.
     """
 
-    cumulative: Floats
+    search: Guide
     size: int
     seed: int
+    digest: str
 
     def __len__(self) -> int:
         return self.size
 
     def rows(self, epoch: int, positions: Rows) -> Rows:
-        points = uniforms(derive(self.seed, epoch, _DRAWS), positions) * self.cumulative[-1]
+        total = self.search.cumulative[-1]
+        points = uniforms(derive(self.seed, epoch, _DRAWS), positions) * total
         # rounding may carry a point up to the total itself: the last row of positive weight is meant
-        points = np.minimum(points, np.nextafter(self.cumulative[-1], 0.0))
-        rows: Rows = np.searchsorted(self.cumulative, points, side="right").astype(np.int64)
-        return rows
+        return self.search.find(np.minimum(points, np.nextafter(total, 0.0)))
 
     def describe(self) -> dict[str, Any]:
-        return {"order": "drawn", "size": self.size, "seed": self.seed, "weights": _digest(self.cumulative)}
+        return {"order": "drawn", "size": self.size, "seed": self.seed, "weights": self.digest}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Picked:
-    """``size`` different rows, drawn one after another in proportion to weight."""
-
-    weights: Floats
-    size: int
-    seed: int
-    _tables: dict[int, Rows] = field(default_factory=dict, init=False)  # the current epoch's order
-
-    def __len__(self) -> int:
-        return self.size
-
-    def rows(self, epoch: int, positions: Rows) -> Rows:
-        table = self._tables.get(epoch)
-        if table is None:
-            table = self._order(epoch)
-            self._tables.clear()
-            self._tables[epoch] = table
-        return table[positions]
-
-    def _order(self, epoch: int) -> Rows:
-        candidates = np.flatnonzero(self.weights > 0).astype(np.int64)
-        u = uniforms(derive(self.seed, epoch, _KEYS), candidates)
-        with np.errstate(over="ignore", divide="ignore"):
-            keys = -np.log1p(-u) / self.weights[candidates]
-            if not np.isfinite(keys).all():  # weights some 300 orders of magnitude apart: compare logarithms
-                keys = np.log(-np.log1p(-u)) - np.log(self.weights[candidates])
-        if self.size < len(candidates):
-            # a partition first: sorting all rows to draw few would be most of the cost
-            first = np.argpartition(keys, self.size - 1)[: self.size] if self.size else np.empty(0, np.int64)
-            candidates, keys = candidates[first], keys[first]
-        order: Rows = candidates[np.lexsort((candidates, keys))]
-        return order
-
-    def describe(self) -> dict[str, Any]:
-        return {"order": "picked", "size": self.size, "seed": self.seed, "weights": _digest(self.weights)}
+def digest(values: Array) -> str:
+    """A name for some numbers: equal arrays have equal ones, on every machine."""
+    little = values.astype(values.dtype.newbyteorder("<"), copy=False)
+    return xxhash.xxh3_128_hexdigest(np.ascontiguousarray(little).view(np.uint8).data)
 
 
-def _digest(values: Floats) -> str:
-    return hashlib.blake2b(values.tobytes(), digest_size=8).hexdigest()
-
-
-def checked_weights(weights: Weights, n: int, evaluate: Evaluate | None) -> Floats:
-    """Weights as float64, one a row.
+def column(step: str, what: str, values: Any, n: int) -> Array:
+    """One value a row, as a one-dimensional array.
 
     Args:
-        weights: numbers, one a row, or a TQL expression for ``evaluate``.
+        step, what: the step of the chain, and what the values are there, for the error.
+        values: numbers in a sequence, an array of any library, or a tensor of a dataset or view.
         n: rows of the source.
+
+    Raises:
+        InvalidInput: they are no numbers, or not one a row.
+    """
+    named = getattr(values, "name", None)
+    try:
+        array = np.asarray(values.numpy() if hasattr(values, "numpy") else values)
+    except (TypeError, ValueError, OverflowError) as e:
+        raise InvalidInput(f"{step}: {what} must be numbers, one a row ({e})") from e
+    if array.shape == (n, 1):  # a column of it is the same
+        array = array[:, 0]
+    if array.shape != (n,):
+        of = f" those of tensor {named!r} are" if isinstance(named, str) else ""
+        remedy = "; for rows that a query selects, give its name in the dataset as a str" if of and array.ndim == 1 else ""
+        raise InvalidInput(f"{step}: {n} rows need {what} of shape ({n},),{of or ' got'} {array.shape}{remedy}")
+    return array
+
+
+def checked_weights(weights: Weights, n: int, evaluate: Evaluate | None, step: str = "sample_by") -> Floats:
+    """Weights as float64, one a row; a fresh array.
+
+    Args:
+        weights: numbers, one a row, a tensor, or a TQL expression for ``evaluate``.
+        n: rows of the source.
+        step: of the chain, for the error.
 
     Raises:
         InvalidInput: wrong length, a negative or non-finite weight, or no positive one.
     """
     if isinstance(weights, str):
         if evaluate is None:
-            raise InvalidInput(f"sample_by({weights!r}): this source evaluates no expressions; pass one weight a row")
+            raise InvalidInput(f"{step}({weights!r}): this source evaluates no expressions; pass one weight a row")
         weights = evaluate(weights)
+    given = column(step, "weights", weights, n)
     try:
-        array: Floats = np.array(weights, dtype=np.float64)
+        array: Floats = given.astype(np.float64)
     except (TypeError, ValueError, OverflowError) as e:
-        raise InvalidInput(f"sample_by: weights must be numbers, one a row ({e})") from e
-    if array.shape != (n,):
-        raise InvalidInput(f"sample_by: {n} rows need weights of shape ({n},), got {array.shape}")
-    bad = np.flatnonzero(~(np.isfinite(array) & (array >= 0)))
-    if bad.size:
-        raise InvalidInput(f"sample_by: the weight of row {bad[0]} is {array[bad[0]]}; weights are finite and >= 0")
-    if not array.any():
-        raise InvalidInput(f"sample_by: all {n} weights are zero, so that no row can be drawn")
-    with np.errstate(over="ignore"):
-        in_range = np.isfinite(array.sum()) and array.max() >= _LEAST
-    return array if in_range else array / array.max()  # only proportions count
+        raise InvalidInput(f"{step}: weights must be numbers, one a row ({e})") from e
+    total, most = 0.0, 0.0
+    for begin, part in _chunks(array):
+        bad = ~(np.isfinite(part) & (part >= 0))
+        if bad.any():
+            row = begin + int(np.argmax(bad))
+            raise InvalidInput(f"{step}: the weight of row {row} is {array[row]}; weights are finite and >= 0")
+        with np.errstate(over="ignore"):
+            total += float(part.sum())
+        most = max(most, float(part.max()))
+    if not most:
+        raise InvalidInput(f"{step}: all {n} weights are zero, so that no row can be drawn")
+    if not (np.isfinite(total) and most >= _LEAST):
+        array /= most  # only proportions count
+    return array
+
+
+def _chunks(array: Floats) -> Iterator[tuple[int, Floats]]:
+    for begin in range(0, len(array), _CHUNK):
+        yield begin, array[begin : begin + _CHUNK]
+
+
+def drawn_of(weights: Floats, size: int, seed: int) -> Drawn:
+    """The order that draws ``size`` rows by weight. Takes the array over, for their sum."""
+    name = digest(weights)
+    return Drawn(guide_of(np.cumsum(weights, out=weights)), size, seed, name)
 
 
 def sampled(weights: Floats, replace: bool, size: int | None, seed: int) -> Drawn | Picked:
     """The order that draws ``size`` rows (default: as many as there are weights, or all positive ones) by
-    weight.
+    weight. The array is the order's from now on.
 
     Raises:
         InvalidInput: a negative size, or more rows asked for than have a positive weight and ``replace`` is
@@ -143,11 +156,11 @@ def sampled(weights: Floats, replace: bool, size: int | None, seed: int) -> Draw
     if size is not None and size < 0:
         raise InvalidInput(f"sample_by(size={size}): a size is >= 0")
     if replace:
-        return Drawn(np.cumsum(weights), len(weights) if size is None else size, seed)
+        return drawn_of(weights, len(weights) if size is None else size, seed)
     positive = int(np.count_nonzero(weights))
     if size is not None and size > positive:
         raise InvalidInput(
             f"sample_by(size={size}, replace=False): only {positive} rows have a positive weight; "
             f"ask for at most {positive}, or use replace=True"
         )
-    return Picked(weights, positive if size is None else size, seed)
+    return Picked(weights, positive if size is None else size, seed, digest(weights))

@@ -24,7 +24,7 @@ from lakefmt.loaders.engine import Engine
 from lakefmt.loaders.faults import FaultLog
 from lakefmt.loaders.order import derive
 from lakefmt.loaders.pipeline import Inline, Limits, Pipeline, batches
-from lakefmt.loaders.plan import Window, laned, relaned, reseeded
+from lakefmt.loaders.plan import Window, endless, laned, must_end, relaned, reseeded
 from lakefmt.loaders.progress import lined
 from lakefmt.loaders.recipe import Recipe
 from lakefmt.loaders.stats import Stats, nbytes_of
@@ -98,7 +98,12 @@ class Job:
         return replace(self, steps=replace(self.steps, shard=shard, order=order), recipe=recipe)
 
     def __len__(self) -> int:
-        """Items in an epoch."""
+        """Items in an epoch.
+
+        Raises:
+            TypeError: it has no end.
+        """
+        must_end(self.steps.order)
         return self.left(0)
 
     def left(self, start: int) -> int:
@@ -302,11 +307,14 @@ class Face:
     def __repr__(self) -> str:
         job = self._session.job
         steps, plan = job.steps, job.steps.order.describe()
-        items = f"{len(job)} batches of {steps.batch_rows}" if not job.single_rows else "single rows"
+        unending = endless(steps.order)
+        batches = f"{'' if unending else f'{job.left(0)} '}batches of {steps.batch_rows}"
+        rows = "rows without end" if unending else f"{len(steps.order)} rows"
+        items = batches if not job.single_rows else "single rows"
         share = f", rank {steps.shard.rank} of {steps.shard.world}" if steps.shard.world > 1 else ""
         order = plan["order"] + "".join(f", {key} {plan[key]}" for key in ("seed", "offset") if key in plan)
         names = listed([c.name for c in job.recipe.columns])
-        return f"{type(self).__name__}({len(steps.order)} rows: {items}{share}; order {order}; tensors {names})"
+        return f"{type(self).__name__}({rows}: {items}{share}; order {order}; tensors {names})"
 
     @property
     def errors(self) -> FaultLog:
@@ -349,7 +357,8 @@ def deliver(session: Session, items: Iterator[Any], begun: tuple[int, int]) -> I
         begun: epoch and position of the first step.
     """
     handed_out = _delivered(session, items, begun, session.closes)
-    return lined(handed_out, session, session.job.left(begun[1])) if session.job.progressbar else handed_out
+    total = None if endless(session.job.steps.order) else session.job.left(begun[1])
+    return lined(handed_out, session, total) if session.job.progressbar else handed_out
 
 
 def _delivered(session: Session, items: Iterator[Any], begun: tuple[int, int], closes: int) -> Iterator[Any]:

@@ -30,6 +30,7 @@ from lakefmt.loaders.engine import Engine
 from lakefmt.loaders.memory import Leases
 from lakefmt.loaders.options import ReadOptions
 from lakefmt.loaders.packing import without_bounds
+from lakefmt.loaders.plan import endless
 from lakefmt.loaders.recipe import Column, Decode, Form, RaggedMode
 from lakefmt.loaders.session import Job, Session
 from lakefmt.loaders.stats import Stats
@@ -112,7 +113,8 @@ def tf_dataset(chain: Loader, options: ReadOptions) -> Any:
         if any(isinstance(kind, Varying) for kind in kinds.values()):
             dataset = dataset.map(lambda row: _reshaped(row, kinds))
     if job.recipe.on_error == "raise":  # otherwise the number of elements depends on what is bad
-        dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(job)))
+        count = tf.data.INFINITE_CARDINALITY if endless(job.steps.order) else len(job)
+        dataset = dataset.apply(tf.data.experimental.assert_cardinality(count))
     return dataset.prefetch(2)
 
 

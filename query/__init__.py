@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from lakefmt.query.run import evaluate, rows_to_change, run_query, run_query_anywhere
+from lakefmt.query.run import evaluate, rows_to_change, run_query, run_query_anywhere, values_of
 from lakefmt.query.translate import translate
 from lakefmt.query.views import ViewEntry, delete_view, list_views, load_view, save_view
 from lakefmt.view import View
 
 __all__ = [
     "ViewEntry", "delete_view", "evaluate", "list_views", "load_view", "rows_to_change", "run_query", "run_query_anywhere",
-    "save_view", "translate",
+    "save_view", "translate", "values_of",
 ]  # fmt: skip
 
 

@@ -94,6 +94,23 @@ def translate_source(tql: str) -> str | None:
 
 def evaluate(rowset: Rowset, tql: str) -> Array:
     """A numeric TQL expression for every row, float64 (n,): sampling weights."""
+    cells = _evaluated(rowset, tql)
+    if not isinstance(cells, Dense) or cells.values.shape[1:] not in ((), (1,)):
+        raise InvalidInput(f"the weights {tql!r} are not one number a row")
+    return cells.values.reshape(len(cells.values)).astype(np.float64)
+
+
+def values_of(rowset: Rowset, tql: str) -> Array | pa.Array:
+    """A TQL expression for every row, numbers as a NumPy array (n,) and texts as an Arrow array: a class a row."""
+    cells = _evaluated(rowset, tql)
+    if isinstance(cells, Strings) and not cells.is_json:
+        return cells.values
+    if not isinstance(cells, Dense) or cells.values.shape[1:] not in ((), (1,)):
+        raise InvalidInput(f"the classes {tql!r} are not one number or text a row; a query can leave out rows without")
+    return cells.values.reshape(len(cells.values))
+
+
+def _evaluated(rowset: Rowset, tql: str) -> Cells:
     opening = "select "
     try:
         view = run_query(rowset, f"{opening}{tql} as _value")
@@ -102,11 +119,7 @@ def evaluate(rowset: Rowset, tql: str) -> Array:
             raise TqlError(e.reason, tql) from e
         raise TqlError(e.reason, tql, min(max(0, e.position - len(opening)), len(tql)), e.length) from e
     cells = view._selection.computed.get("_value")
-    if cells is None:
-        cells = view._selection.gather("_value", np.arange(len(view)))
-    if not isinstance(cells, Dense) or cells.values.ndim != 1:
-        raise InvalidInput(f"the weights {tql!r} are not one number a row")
-    return cells.values.astype(np.float64)
+    return view._selection.gather("_value", np.arange(len(view))) if cells is None else cells
 
 
 def execute(source: Any, catalog: Any, plan: Translation, tql: str) -> pa.Table:

@@ -13,7 +13,7 @@ from lakefmt.loaders.sampling import checked_weights, sampled
 
 def test_with_replacement_follows_the_weights() -> None:
     weights = np.array([0.0, 1.0, 2.0, 0.0, 7.0, 0.0])
-    order = sampled(weights, True, 100_000, seed=4)
+    order = sampled(weights.copy(), True, 100_000, seed=4)
     counts = np.bincount(order.rows(0, np.arange(100_000)), minlength=6)
     expected = weights / weights.sum() * 100_000
     assert counts[[0, 3, 5]].tolist() == [0, 0, 0]
