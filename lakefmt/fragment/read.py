@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 from weakref import ref
 
 import msgspec
@@ -72,6 +72,7 @@ class Lists:
     valid: Array | None
 
 
+T = TypeVar("T")
 Light: TypeAlias = Scalars | Lists | pa.Array
 _Document: TypeAlias = list[str | None]
 
@@ -203,7 +204,7 @@ class FileReader:
         return table.select(columns)
 
     def _parsed(self, file: ColumnFile, columns: list[str] | None) -> pa.Table:
-        buffer = self._buffer(file, columns)
+        buffer = self._twice(file, lambda: self._buffer(file, columns))
         try:
             parquet = pq.ParquetFile(pa.BufferReader(pa.py_buffer(buffer)), page_checksum_verification=True)
             return parquet.read(columns=columns, use_threads=columns is not None)
@@ -261,7 +262,7 @@ class FileReader:
 
     def page_table(self, file: ColumnFile) -> PageTable:
         """Where the pages of a heavy file lie."""
-        return self._tables.get(file.key, lambda: self._read_page_table(file))
+        return self._tables.get(file.key, lambda: self._twice(file, lambda: self._read_page_table(file)))
 
     def _read_page_table(self, file: ColumnFile) -> tuple[PageTable, int]:
         table = read_page_table(self._tail(file), file.index_start, self._name(file))
@@ -323,7 +324,7 @@ class FileReader:
                 raise Corrupt(f"{self._name(file)}: page {page} does not hold {rows} rows of shape {field.shape}; restore it")
             return (offset + head.values_start, rows), 64
 
-        return self._pages.get((file.key, page, "start"), make)  # type: ignore[no-any-return]
+        return self._pages.get((file.key, page, "start"), lambda: self._twice(file, make))  # type: ignore[no-any-return]
 
     def _blob_cells(
         self, definition: TensorDef, files: tuple[ColumnFile, ...], file: ColumnFile, field: Field, rows: Rows
@@ -349,7 +350,7 @@ class FileReader:
         table = self.page_table(file)
         pages = table.page_of(rows)
         wanted = np.unique(pages) if len(pages) > 1 else pages
-        fetched = dict(zip(wanted.tolist(), self._page_bytes(file, table, wanted), strict=True))
+        fetched = self._page_bytes(file, table, wanted)
         out: list[Buffer | None] = []
         name = self._name(file)
         first = table.first_row
@@ -370,7 +371,7 @@ class FileReader:
         table = self.page_table(file)
         page = row if table.single else int(table.first_row.searchsorted(row, "right")) - 1
         alone = table.first_row.item(page + 1) - table.first_row.item(page) == 1
-        if not alone or not self.store.is_local:
+        if not alone or not self.store.holds(file.key):
             return self.blobs(file, np.array([row]))[0]
         start, size = table.offset.item(page), table.size.item(page)
         view = self._map(file)
@@ -403,6 +404,17 @@ class FileReader:
             self._expect(file, answer, r.length)
         return answers
 
+    def _twice(self, file: ColumnFile, read: Callable[[], T]) -> T:
+        """What ``read`` gives; asked once more where what it found damaged was a copy of the file, which is dropped."""
+        try:
+            return read()
+        except Corrupt:
+            view = self._views.pop(file.key, None)
+            self._mapped_nbytes -= 0 if view is None else file.size
+            if not self.store.forget(file.key):
+                raise
+        return read()
+
     def _gone(self, file: ColumnFile) -> LakeError:
         return self.explain(file) or Corrupt(f"{self._name(file)} is missing, though the version names it; restore it from a copy")
 
@@ -428,7 +440,7 @@ class FileReader:
         table = self.page_table(file)
         pages = table.page_of(rows)
         wanted = np.unique(pages)
-        fetched = dict(zip(wanted.tolist(), self._page_bytes(file, table, wanted), strict=True))
+        fetched = self._page_bytes(file, table, wanted)
         texts = {p: self._document_page(file, table, p, page) for p, page in fetched.items()}
         return [texts[p][r - int(table.first_row[p])] for r, p in zip(rows.tolist(), pages.tolist(), strict=True)]
 
@@ -449,7 +461,11 @@ class FileReader:
 
         return self._pages.get((file.key, page_no), make)  # type: ignore[no-any-return]
 
-    def _page_bytes(self, file: ColumnFile, table: PageTable, pages: Rows) -> list[Bytes]:
+    def _page_bytes(self, file: ColumnFile, table: PageTable, pages: Rows) -> dict[int, Bytes]:
+        """The bytes of pages, by their number."""
+        return dict(zip(pages.tolist(), self._twice(file, lambda: self._pages_of(file, table, pages)), strict=True))
+
+    def _pages_of(self, file: ColumnFile, table: PageTable, pages: Rows) -> list[Bytes]:
         view = self._map(file, always=True)
         if view is not None:
             self._touched(len(pages))
@@ -469,7 +485,7 @@ class FileReader:
             return view
         if file.key.startswith(INLINE_FOLDER):
             return self._inline(file)
-        if not self.store.is_local or (self._mapped_nbytes + file.size > RESIDENT_NBYTES_MAX and not always):
+        if not self.store.holds(file.key) or (self._mapped_nbytes + file.size > RESIDENT_NBYTES_MAX and not always):
             return None
         try:
             view = self.store.map(file.key)

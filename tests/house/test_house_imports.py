@@ -18,6 +18,7 @@ LAYERS = (
         "samples",
         "snapshot",
         "pending",
+        "download",
         "staging",
         "rebase",
         "compact",
