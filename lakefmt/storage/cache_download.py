@@ -235,14 +235,16 @@ class _Run:
                 finally:
                     os.close(fd)
                 os.replace(part, path)
-            except StoreError:
+            except Corrupt:
+                with contextlib.suppress(OSError):
+                    nbytes = os.stat(part).st_size
+                    os.unlink(part)
+                    disk.room.charge(-taken(nbytes))
+                raise
+            except LakeError:
                 raise
             except OSError as e:
                 raise StoreError(e.errno or 0, f"{part}: {e.strerror}; download() again goes on from here") from e
-            except Corrupt:
-                with contextlib.suppress(OSError):
-                    os.unlink(part)
-                raise
             disk.forget_chunks(whole.key)
             disk.wholes.find(whole.key, disk.place(whole.key))
         finally:

@@ -15,12 +15,14 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from lakefmt.storage.cache_disk import CHUNK_NBYTES, DiskCache
 from lakefmt.storage.cache_memory import ChunkId, ChunkMemory, Flights
-from lakefmt.storage.port import Range, Store, coalesce
+from lakefmt.storage.port import COALESCE_GAP_BYTES, Range, Store, coalesce
 
 #: Seconds for which another process's fetch is waited for.
 WAIT_S_MAX = 30.0
 #: Objects whose ends are remembered.
 _ENDS_MAX = 1 << 16
+#: Chunks no farther apart than this may become one request.
+_NEAR_CHUNKS = COALESCE_GAP_BYTES // CHUNK_NBYTES + 1
 _EMPTY = memoryview(b"")
 
 
@@ -94,15 +96,14 @@ class Chunks:
         if disk is None:
             self._fetch(ids, out)
             return
-        rest = self._from_disk(disk, ids, out)
+        rest = sorted(self._from_disk(disk, ids, out))
         while rest:
             held: list[ChunkId] = []
             try:
-                for chunk in rest:
-                    if disk.locks.take(disk.lock_number(chunk)):
-                        held.append(chunk)
+                _take_locks(disk, rest, held)
                 if not held and disk.locks.take(disk.lock_number(rest[0]), WAIT_S_MAX):
                     held.append(rest[0])
+                    _take_locks(disk, rest[1:], held)
                 # of those that are held, others may have written some just before; where nothing could be had, all is fetched
                 self._fetch(self._from_disk(disk, held or rest, out), out)
             finally:
@@ -182,3 +183,19 @@ class Chunks:
         if self.disk is not None:
             fetched = set(ids)
             self.disk.write([(c, data) for c, data in came.items() if c in fetched or not self.disk.has(c)])
+
+
+def _take_locks(disk: DiskCache, ids: Sequence[ChunkId], held: list[ChunkId]) -> None:
+    """Take the locks of those chunks (in order) that nobody is fetching.
+
+    What would be one request with a chunk that another fetches is left to him too: two who want the same run of chunks at the same
+    moment would take turns at them, and each fetch the whole run.
+    """
+    busy: ChunkId | None = None
+    for chunk in ids:
+        if busy is not None and busy[0] == chunk[0] and chunk[1] - busy[1] <= _NEAR_CHUNKS:
+            busy = chunk
+        elif disk.locks.take(disk.lock_number(chunk)):
+            held.append(chunk)
+        else:
+            busy = chunk
