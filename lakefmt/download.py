@@ -25,6 +25,7 @@ def download(source: Any, tensors: Sequence[str] | None, progress: Callable[[Pro
     store = snapshot.reader.store
     if not isinstance(store, CachedStore):  # a local one; what is opened by address and is remote has a cache
         return Downloaded(present=sum(1 for _ in source.objects(names)))
+    store.look_on_disk()
     try:
         return bring(store, list(source.objects(names)), progress, lambda key: _why_gone(snapshot, key))
     except NoSuchObject as e:

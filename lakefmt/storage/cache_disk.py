@@ -175,8 +175,8 @@ class DiskCache:
                 os.unlink(temp)
             raise
 
-    def forget(self, key: str) -> bool:
-        """Remove all of an object; whether there was anything."""
+    def forget(self, key: str) -> None:
+        """Remove all of an object."""
         self.wholes.forget(key)
         folder = os.path.join(self.folder, self.place(key))
         gone = self._remove_files(folder) + self._remove_files(os.path.join(folder, WHOLE_FOLDER))
@@ -185,7 +185,6 @@ class DiskCache:
                 os.removedirs(os.path.join(folder, WHOLE_FOLDER))
             with contextlib.suppress(OSError):
                 os.removedirs(folder)
-        return bool(gone)
 
     def forget_chunks(self, key: str) -> None:
         """Remove the chunks of an object that is here whole."""

@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 import xxhash
 
 from lakefmt.errors import Corrupt, InvalidInput, LakeError, NoSuchObject, StoreError, counted
-from lakefmt.storage.cache_disk import DiskCache, disk_cache
+from lakefmt.storage.cache_disk import DiskCache
 from lakefmt.storage.cache_fetch import WAIT_S_MAX
 from lakefmt.storage.cache_room import WHOLE_FOLDER, taken
 from lakefmt.storage.cache_whole import PART_SUFFIX, Whole
@@ -93,7 +93,9 @@ def bring(
         Corrupt: one does not match its checksum.
     """
     began_s = time.perf_counter()
-    disk = store.disk or disk_cache(store.sizes.folder, store.url, 0)
+    store.look_on_disk()
+    disk = store.disk
+    assert disk is not None
     missing = []
     for w in wanted:
         if disk.wholes.find(w.key, disk.place(w.key)) != w:
@@ -103,7 +105,7 @@ def bring(
                 os.utime(_path(disk, w), ns=(time.time_ns(), w.time_ns))
     if missing:
         disk = _make_room(store, disk, wanted, missing)
-    elif store.disk is None:
+    elif store.sizes.grows:
         disk = _use(store, disk.room.used())
     total = Progress(len(wanted) - len(missing), len(wanted), sum(w.size for w in wanted), sum(w.size for w in wanted))
     now = replace(total, nbytes=total.nbytes_total - sum(w.size for w in missing))
@@ -127,7 +129,7 @@ def _make_room(store: CachedStore, disk: DiskCache, wanted: Sequence[Whole], mis
         InvalidInput, StoreError: there is not enough.
     """
     needed, lacking = sum(taken(w.size) for w in wanted), sum(taken(w.size) for w in missing)
-    set_by_user = store.sizes.disk_nbytes > 0 and not store.sizes.grows
+    set_by_user = not store.sizes.grows
     if set_by_user and needed > store.sizes.disk_nbytes:
         raise InvalidInput(
             f"{store.url}: download() needs {needed:,} bytes on disk, and local_cache_size= allows "

@@ -147,11 +147,12 @@ class Chunks:
                 rest.append(chunk)
         return rest
 
-    def forget(self, key: str) -> bool:
-        """Drop all of an object; whether there was anything."""
+    def forget(self, key: str) -> None:
+        """Drop all of an object."""
         self._ends.pop(key, None)
-        on_disk = self.disk is not None and self.disk.forget(key)
-        return self.memory.forget(key) or on_disk
+        self.memory.forget(key)
+        if self.disk is not None:
+            self.disk.forget(key)
 
     @staticmethod
     def _of_whole(disk: DiskCache, chunk: ChunkId) -> memoryview | None:

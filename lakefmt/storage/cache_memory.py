@@ -56,13 +56,12 @@ class ChunkMemory:
                 _, dropped = self._entries.popitem(last=False)
                 self.nbytes -= _cost(dropped)
 
-    def forget(self, key: str) -> bool:
-        """Drop all chunks of an object; whether there were any."""
+    def forget(self, key: str) -> None:
+        """Drop all chunks of an object."""
         with self._lock:
             gone = [chunk for chunk in self._entries if chunk[0] == key]
             for chunk in gone:
                 self.nbytes -= _cost(self._entries.pop(chunk))
-        return bool(gone)
 
     def clear(self) -> None:
         """Drop everything."""

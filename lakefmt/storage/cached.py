@@ -129,6 +129,11 @@ class CachedStore(Store):
         self.sizes = replace(sizes, memory_nbytes=self.sizes.memory_nbytes)
         self._chunks.disk = disk_cache(sizes.folder, self.url, sizes.disk_nbytes) if sizes.disk_nbytes else None
 
+    def look_on_disk(self) -> None:
+        """Read what earlier downloads have left on the disk, also where no size was set for it. Nothing is written then."""
+        if self._chunks.disk is None:
+            self.use_disk(replace(self.sizes, disk_nbytes=1, grows=True))
+
     def report(self) -> dict[str, int]:
         """What the cache of this handle did so far, in this process.
 
@@ -210,22 +215,16 @@ class CachedStore(Store):
         if rest:
             chunks = self._chunks.get(_ids([ranges[i] for i in rest]))
             for i in rest:
-                answers[i] = self._cut(ranges[i], chunks)
+                answers[i] = _cut(ranges[i], chunks)
+            damaged = {ranges[i].key for i in rest if answers[i] is None}
+            for key in damaged:  # a chunk that was cut short on its way, or one too many
+                self.forget(key)
+            again = [i for i in rest if ranges[i].key in damaged]
+            for i, answer in zip(again, self._inner.get_ranges([ranges[i] for i in again]) if again else [], strict=True):
+                answers[i] = answer
         out = [answer for answer in answers if answer is not None]
         self._counts.add(served_nbytes=sum(map(len, out)))
         return out
-
-    def _cut(self, r: Range, chunks: Mapping[ChunkId, memoryview]) -> Bytes:
-        """A range out of its chunks."""
-        number, at = divmod(r.start, CHUNK_NBYTES)
-        if at + r.length <= CHUNK_NBYTES:
-            piece = chunks[(r.key, number)][at : at + r.length]
-            return piece if r.length >= _COPIED_NBYTES else bytes(piece)
-        pieces = [piece for piece, _ in _pieces(r, chunks)]
-        if not _ends_once(r, chunks):  # a chunk that was cut short, or one too many
-            self.forget(r.key)
-            return self._inner.get_range(r.key, r.start, r.length)
-        return b"".join(pieces)
 
     def holds(self, key: str) -> bool:
         disk = self._chunks.disk
@@ -243,7 +242,10 @@ class CachedStore(Store):
     # -- letting go ----------------------------------------------------------------------------------------------------
 
     def forget(self, key: str) -> bool:
-        return self._chunks.forget(key) if self._kept(key) else self._inner.forget(key)
+        if not self._kept(key):
+            return self._inner.forget(key)
+        self._chunks.forget(key)
+        return not self._idle
 
     def after_fork(self) -> None:
         if self._pid != os.getpid():
@@ -310,6 +312,22 @@ def _ids(ranges: Sequence[Range]) -> dict[ChunkId, None]:
     return ids
 
 
+def _cut(r: Range, chunks: Mapping[ChunkId, memoryview]) -> Bytes | None:
+    """A range out of its chunks; ``None`` where one ends the object and another goes on."""
+    number, at = divmod(r.start, CHUNK_NBYTES)
+    if at + r.length <= CHUNK_NBYTES:
+        piece = chunks[(r.key, number)][at : at + r.length]
+        return piece if r.length >= _COPIED_NBYTES else bytes(piece)
+    pieces: list[memoryview] = []
+    ended = False
+    for piece, n in _pieces(r, chunks):
+        if ended and len(piece):
+            return None
+        ended = len(piece) < n
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
 def _pieces(r: Range, chunks: Mapping[ChunkId, memoryview]) -> Iterator[tuple[memoryview, int]]:
     """What each of a range's chunks has of it, in order, and how many bytes it would be if the object went on."""
     number, at = divmod(r.start, CHUNK_NBYTES)
@@ -318,16 +336,6 @@ def _pieces(r: Range, chunks: Mapping[ChunkId, memoryview]) -> Iterator[tuple[me
         n = min(left, CHUNK_NBYTES - at)
         yield chunks[(r.key, number)][at : at + n], n
         number, at, left = number + 1, 0, left - n
-
-
-def _ends_once(r: Range, chunks: Mapping[ChunkId, memoryview]) -> bool:
-    """Whether nothing follows a piece that is short."""
-    ended = False
-    for piece, n in _pieces(r, chunks):
-        if ended and len(piece):
-            return False
-        ended = len(piece) < n
-    return True
 
 
 def _copy(r: Range, target: memoryview, chunks: Mapping[ChunkId, memoryview]) -> bool:

@@ -155,9 +155,7 @@ class Store(ABC):
         return self.is_local
 
     def forget(self, key: str) -> bool:
-        """Drop what is cached of an object, for it is damaged or was replaced; whether bytes of it were, so that reading it again
-        may give others.
-        """
+        """Drop what is cached of an object, for it is damaged or was replaced; whether reading it again may give other bytes."""
         return False
 
     def local_path(self, key: str) -> str | None:
