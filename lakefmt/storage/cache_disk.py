@@ -26,7 +26,7 @@ from lakefmt.errors import CacheOff
 from lakefmt.storage.cache_locks import file_locks
 from lakefmt.storage.cache_memory import ChunkId
 from lakefmt.storage.cache_room import TEMP_PREFIX, WHOLE_FOLDER, Room, taken
-from lakefmt.storage.cache_whole import WholeFiles, touch
+from lakefmt.storage.cache_whole import touch, whole_files
 
 _HEADER = struct.Struct("<4sIQ")
 _MAGIC = b"LKC1"
@@ -48,7 +48,7 @@ class DiskCache:
         self.folder = folder
         self.locks = file_locks(os.path.join(folder, "locks"))
         self.room = Room(folder, nbytes_max, self.locks)
-        self.wholes = WholeFiles(folder)
+        self.wholes = whole_files(folder)
         self.off = False
         self._seed = xxhash.xxh3_64_intdigest(url.encode())
         self._objects: dict[str, tuple[str, int]] = {}

@@ -16,6 +16,7 @@ import stat
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 import xxhash
 
@@ -159,6 +160,14 @@ class WholeFiles:
     def release(self) -> None:
         """Close files and mappings."""
         self._files.release()
+
+
+_WHOLES: WeakValueDictionary[str, WholeFiles] = WeakValueDictionary()
+
+
+def whole_files(folder: str) -> WholeFiles:
+    """The whole objects in a folder: the same object for all of this process, so that all know at once what one has downloaded."""
+    return _WHOLES.setdefault(folder, WholeFiles(folder))
 
 
 def touch(path: str | int, st: os.stat_result) -> None:

@@ -216,15 +216,20 @@ class CachedStore(Store):
             chunks = self._chunks.get(_ids([ranges[i] for i in rest]))
             for i in rest:
                 answers[i] = _cut(ranges[i], chunks)
-            damaged = {ranges[i].key for i in rest if answers[i] is None}
-            for key in damaged:  # a chunk that was cut short on its way, or one too many
-                self.forget(key)
-            again = [i for i in rest if ranges[i].key in damaged]
-            for i, answer in zip(again, self._inner.get_ranges([ranges[i] for i in again]) if again else [], strict=True):
-                answers[i] = answer
+            if any(answers[i] is None for i in rest):
+                self._ask_again(ranges, answers)
         out = [answer for answer in answers if answer is not None]
         self._counts.add(served_nbytes=sum(map(len, out)))
         return out
+
+    def _ask_again(self, ranges: Sequence[Range], answers: list[Bytes | None]) -> None:
+        """Forget objects whose chunks contradict each other (one was cut short on its way), and ask the store for their ranges."""
+        damaged = {r.key for r, answer in zip(ranges, answers, strict=True) if answer is None}
+        for key in damaged:
+            self.forget(key)
+        again = [i for i, r in enumerate(ranges) if r.key in damaged]
+        for i, answer in zip(again, self._inner.get_ranges([ranges[i] for i in again]), strict=True):
+            answers[i] = answer
 
     def holds(self, key: str) -> bool:
         disk = self._chunks.disk

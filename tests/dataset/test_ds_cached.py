@@ -119,7 +119,7 @@ def test_a_copy_that_was_damaged_on_the_way_is_fetched_anew(place: Place, memory
     fresh = place.open(local_cache_size=50, memory_cache_size=memory)
     shown = _read(fresh)
     wrong = [[i for i, (a, b) in enumerate(zip(*pair, strict=True)) if a != b] for pair in zip(shown, expected, strict=True)]
-    # flat samples are read by position, from an object store as well, and have no checksum of their own; so is the one updated alone
+    # flat samples are read by position, from an object store as well, and have no checksum of their own; so is one updated alone
     assert len(wrong[0]) <= 4
     assert wrong[1] in ([], [19])
     assert wrong[2:] == [[], []]
