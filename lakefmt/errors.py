@@ -27,6 +27,7 @@
     │   └── UnsafeStore                    the store cannot promise put-if-absent
     ├── Corrupt (OSError)                  stored bytes do not parse or do not match their checksum
     ├── UnsupportedFormat (RuntimeError)   written by a newer lakefmt: upgrade
+    ├── WorkerDied (RuntimeError)          a loader's process was killed: use fewer, or smaller batches
     └── MissingExtra (ImportError)         pip install "lakefmt[...]"
 
 Every class has a stable ``code`` (for logs and other languages) and also derives from the builtin that Python users
@@ -195,6 +196,10 @@ class Corrupt(LakeError, OSError):
 
 class UnsupportedFormat(LakeError, RuntimeError):
     code = "unsupported-format"
+
+
+class WorkerDied(LakeError, RuntimeError):
+    code = "worker-died"
 
 
 class MissingExtra(LakeError, ImportError):

@@ -226,6 +226,9 @@ class Live:
         known = names if names is None else [n for n in names if n in self.snapshot.definitions]
         return known, rows if rows is None else np.asarray(rows)[np.asarray(rows) < len(self.snapshot)]
 
+    def nbytes_read(self) -> int:
+        return self.snapshot.nbytes_read()
+
     def identity(self) -> dict[str, Any]:
         return {**self.snapshot.identity(), "pending": self._rows - len(self.snapshot)}
 

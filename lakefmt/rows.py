@@ -43,7 +43,7 @@ class RowSource(Protocol):
         ...
 
     def unit_rows(self) -> int:
-        """Rows that are cheapest to read together (a fragment's worth); the unit of window shuffling."""
+        """Neighbouring rows that cost about as much to read together as any of them alone: 1 where a row costs its bytes."""
         ...
 
     def mean_nbytes(self, name: str) -> float:
@@ -52,6 +52,10 @@ class RowSource(Protocol):
 
     def is_local(self) -> bool:
         """Whether reading one row costs no network request (a local disk, memory)."""
+        ...
+
+    def nbytes_read(self) -> int:
+        """Bytes asked of the store so far by all who read through the same handle (of mapped files, what was copied out)."""
         ...
 
     def identity(self) -> dict[str, Any]:

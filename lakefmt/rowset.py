@@ -179,19 +179,35 @@ class Rowset(ABC):
 
         return run_query(self, tql, parameters)
 
-    def dataloader(self) -> Any:
-        """A loader to be configured step by step: ``.batch(3).shuffle().pytorch()``."""
+    def dataloader(self, ignore_errors: bool = False) -> Any:
+        """A loader to be configured step by step: ``.batch(3).shuffle().pytorch()``.
+
+        Args:
+            ignore_errors: leave bad samples out, and list them in the loader's ``errors`` (as ``on_error="collect"`` does).
+        """
         from lakefmt import random
         from lakefmt.loaders import dataloader
 
-        return dataloader(self.source(), query=lambda tql: self.query(tql).source(), seed=random.next_seed, weigh=self._weigh)
+        return dataloader(
+            self.source(),
+            query=lambda tql: self.query(tql).source(),
+            seed=random.next_seed,
+            weigh=self._weigh,
+            ignore_errors=ignore_errors,
+        )
 
-    def pytorch(self, *, batch_size: int = 1, shuffle: bool = False, transform: Any = None, **options: Any) -> Any:
-        """A ``torch.utils.data.DataLoader`` over these rows. Shorthand for ``dataloader()``'s steps; see there."""
-        loader = self.dataloader().batch(batch_size)
-        loader = loader.shuffle() if shuffle else loader
-        loader = loader if transform is None else loader.transform(transform)
-        return loader.pytorch(**options)
+    def pytorch(self, transform: Any = None, **options: Any) -> Any:
+        """A ``torch.utils.data.DataLoader`` over these rows: ``dataloader()``'s steps and ``.pytorch()``'s options in one call.
+
+        Args:
+            transform: a dict of tensor to function, or a function of the row.
+            options: ``batch_size`` (1), ``drop_last``, ``shuffle``, ``buffer_size``, ``transform_kwargs``; and what
+                ``.pytorch()`` takes: ``tensors``, ``num_workers``, ``collate_fn``, ``decode_method``, ``pad_tensors``, ….
+        """
+        from lakefmt.loaders import shortened
+
+        loader, rest = shortened(self.dataloader(), {"transform": transform, **options})
+        return loader.pytorch(**rest)
 
     def tensorflow(self, tensors: Sequence[str] | None = None) -> Any:
         """A ``tf.data.Dataset`` of single rows."""

@@ -334,7 +334,7 @@ class Snapshot:
         if len(self.fragments) > RUNS_FRAGMENTS_MAX:
             return False
         if name not in self._runs:
-            self._runs[name] = find_runs(self.reader, self.definitions[name], self.fragments, resident=self._resident())
+            self._runs[name] = find_runs(self.reader, self.definitions[name], self.fragments, resident=name in self._residents)
         runs = self._runs[name]
         if runs is None:
             return False
@@ -343,11 +343,13 @@ class Snapshot:
             rows = self._physical[index] + offsets
         return runs.gather(rows, out)
 
-    def _resident(self) -> bool:
-        """Whether all uniform tensors together are small enough to be kept in memory."""
-        uniform = [n for n in self.definitions if self.uniform(n) is not None]
-        total = sum(stats.nbytes for n in uniform if (stats := self._stats(n)) is not None)
-        return total <= RESIDENT_NBYTES_MAX
+    @cached_property
+    def _residents(self) -> frozenset[str]:
+        """Uniform tensors that may be kept in memory as a whole: the smallest, as many as fit together."""
+        uniform = [(self._stats(n), n) for n in self.definitions if self.uniform(n) is not None]
+        sizes = sorted((stats.nbytes, n) for stats, n in uniform if stats is not None)
+        sums = np.cumsum([nbytes for nbytes, _ in sizes])
+        return frozenset(name for (_, name), total in zip(sizes, sums, strict=True) if total <= RESIDENT_NBYTES_MAX)
 
     # -- facts ---------------------------------------------------------------------------------------------------------
 
@@ -404,8 +406,9 @@ class Snapshot:
         return 0
 
     def unit_rows(self) -> int:
-        """Rows of a typical fragment: what is cheapest to read together."""
-        return max(1, int(np.median(self.fragments.rows))) if len(self.fragments) else 1
+        """Rows of a typical fragment where light columns, which are decoded by the file, do not all stay decoded; else 1."""
+        apart = self.fragments.light_nbytes <= DECODED_NBYTES_MAX or not len(self.fragments)
+        return 1 if apart else max(1, int(np.median(self.fragments.rows)))
 
     def mean_nbytes(self, name: str) -> float:
         """Mean stored bytes of a sample."""
@@ -427,7 +430,7 @@ class Snapshot:
         for leaf in self.version.state.leaves:
             yield Whole(leaf.key, leaf.size, leaf.xxh64)
         ids = None if names is None else {self.definition(n).id for n in names}
-        numbers = range(len(self.fragments)) if rows is None else np.unique(self.locate(np.asarray(rows, np.int64))[0]).tolist()
+        numbers = range(len(self.fragments)) if rows is None else self._fragments_of(rows)
         seen: set[str] = set()
         for i in numbers:
             fragment = self.fragments[i]
@@ -435,6 +438,15 @@ class Snapshot:
                 if file.key not in seen and not file.key.startswith(INLINE_FOLDER):
                     seen.add(file.key)
                     yield Whole(file.key, file.size, file.xxh64)
+
+    def nbytes_read(self) -> int:
+        """Bytes asked of the store so far, by all who share the reader."""
+        return self.reader.nbytes_read
+
+    def _fragments_of(self, rows: Rows) -> list[int]:
+        """Which fragments positions are in, ascending; no file is read for it."""
+        numbers: list[int] = np.unique(np.searchsorted(self._starts, np.asarray(rows, np.int64), side="right") - 1).tolist()
+        return numbers
 
     def identity(self) -> dict[str, Any]:
         """What names exactly these rows."""

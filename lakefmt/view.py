@@ -88,6 +88,10 @@ class Selection:
         objects: Iterator[Whole] = self.base.objects({self._column(n) for n in wanted}, self.rows)
         return objects
 
+    def nbytes_read(self) -> int:
+        """See ``RowSource.nbytes_read``."""
+        return int(self.base.nbytes_read())
+
     def identity(self) -> dict[str, Any]:
         """See ``RowSource.identity``."""
         rows = np.ascontiguousarray(self.rows, "<i8")

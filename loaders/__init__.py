@@ -11,8 +11,9 @@ from lakefmt.loaders.arrays import NumpyLoader
 from lakefmt.loaders.batch import Batch
 from lakefmt.loaders.builder import Loader, dataloader, tensorflow_rows
 from lakefmt.loaders.faults import Fault
+from lakefmt.loaders.short import shortened
 
-__all__ = ["Batch", "Fault", "Loader", "NumpyLoader", "dataloader", "map_dataset", "tensorflow_rows"]
+__all__ = ["Batch", "Fault", "Loader", "NumpyLoader", "dataloader", "map_dataset", "shortened", "tensorflow_rows"]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lakefmt.loaders.faults import Fault
@@ -31,23 +31,25 @@ class Batch(dict[str, Any]):
 
 @dataclass(slots=True)
 class Parcel:
-    """A step's result together with its bad samples, when there were any; crosses process borders.
+    """A step's result together with what else is to be told of it: bad samples, the work of another process.
 
     Attributes:
         value: the batch, or ``None`` when every sample of it was bad.
         faults: the bad samples.
-        kept: which of the step's samples the rows of ``value`` are.
+        kept: which of the step's samples the rows of ``value`` are; ``None`` for all.
+        spent: what a worker process spent since its last batch; see ``Stats.taken``.
     """
 
     value: Any
-    faults: tuple[Fault, ...]
-    kept: tuple[int, ...]
+    faults: tuple[Fault, ...] = ()
+    kept: tuple[int, ...] | None = None
+    spent: dict[str, float] | None = None
 
     def pin_memory(self, device: Any = None) -> Parcel:
         """Called by torch's pinning thread."""
         from torch.utils.data._utils.pin_memory import pin_memory
 
-        return Parcel(pin_memory(self.value), self.faults, self.kept)  # type: ignore[no-untyped-call]
+        return replace(self, value=pin_memory(self.value))  # type: ignore[no-untyped-call]
 
 
 def row_of(batch: Any, i: int) -> Batch:

@@ -18,19 +18,20 @@ from lakefmt.errors import InvalidInput
 from lakefmt.loaders.arrays import NumpyLoader
 from lakefmt.loaders.checks import COUNT_MAX, integer, positive, truth
 from lakefmt.loaders.options import (
+    CrewKwargs,
     Functions,
     ReadKwargs,
     ReadOptions,
     limits_of,
     recipe_of,
-    shard_of,
     split_kwargs,
 )
 from lakefmt.loaders.plan import Global, Order, Scan, rotate, window_of
 from lakefmt.loaders.recipe import Allocate, Convert, Recipe, SampleFn, new_array
 from lakefmt.loaders.sampling import Weights, checked_weights, sampled
 from lakefmt.loaders.session import ROW_BLOCK, Job, common_seed, listed
-from lakefmt.loaders.steps import Steps
+from lakefmt.loaders.steps import Shard, Steps
+from lakefmt.loaders.styles import of_sample
 from lakefmt.rows import RowSource
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ class Loader:
     shuffling: _Shuffle | None = None
     sampling: _Sampling | None = None
     begin: int = 0
+    ignore_errors: bool = False
     faces: weakref.WeakSet[Any]
 
     def __repr__(self) -> str:
@@ -128,10 +130,11 @@ class Loader:
                 it is); or one function that is given a dict per row and returns a dict.
             kwargs: further keyword arguments for the functions.
 
-        What a function returns is stacked if it is an array, tensor or number, and listed otherwise.
+        What a function returns is stacked if it is an array, tensor or number, and listed otherwise. Transforms in the
+        style of Albumentations are called as they want to be: see ``lakefmt.loaders.styles``.
         """
         if isinstance(fn, Mapping):
-            bound = {name: f if f is None else _bound(f, kwargs) for name, f in fn.items()}
+            bound = {name: f if f is None else _bound(of_sample(f), kwargs) for name, f in fn.items()}
             return self._step("transform", functions=replace(self.functions, by_tensor=bound))
         return self._step("transform", functions=replace(self.functions, row=_bound(fn, kwargs)))
 
@@ -198,7 +201,7 @@ class Loader:
         """
         return self._step("offset", begin=integer("offset", "n", n))
 
-    def numpy(self, **options: Unpack[ReadKwargs]) -> NumpyLoader:
+    def numpy(self, **options: Unpack[CrewKwargs]) -> NumpyLoader:
         """Batches of NumPy arrays; see ``ReadOptions``."""
         return self._made(NumpyLoader(self.job(split_kwargs(options, ReadOptions, "numpy()"))))
 
@@ -208,7 +211,7 @@ class Loader:
 
         return self._made(torch_loader(self, {"num_workers": num_workers, **options}))
 
-    def tensorflow(self, **options: Unpack[ReadKwargs]) -> Any:
+    def tensorflow(self, **options: Unpack[CrewKwargs]) -> Any:
         """A ``tf.data.Dataset`` of whole batches; see ``ReadOptions``."""
         from lakefmt.loaders.tensorflow import tf_dataset
 
@@ -231,20 +234,32 @@ class Loader:
         convert: Convert | None = None,
         allocate: Allocate = new_array,
         processes: int = 0,
+        share: Shard | None = None,
     ) -> Job:
-        """The chain, put into a plan and a recipe, for a front end."""
+        """The chain, put into a plan and a recipe, for a front end.
+
+        Args:
+            share: this process's, where ``options`` leave it open.
+        """
         functions = replace(self.functions, collate=collate, convert=convert)
+        if self.ignore_errors and options.on_error == "raise":
+            options = replace(options, on_error="collect")
         recipe = recipe_of(self.source, functions, options, allocate)
-        shard = shard_of(options.shard)
+        given = options.share
+        shard = given or share or Shard()
         seed = self._seed(shard.world)
         steps = Steps(
             self._order(recipe, seed),
             ROW_BLOCK if self.batching is None else self.batching.size,
             drop_last=self.batching is not None and self.batching.drop_last,
         )
-        limits = limits_of(recipe, options, steps.batch_rows, processes)
-        given = self.shuffling is not None and self.shuffling.seed is not None
-        job = Job(steps, recipe, limits, self.batching is None, seed_given=given, shard_given=options.shard is not None)
+        limits = limits_of(recipe, options, steps.batch_rows, processes or options.num_workers)
+        seeded = self.shuffling is not None and self.shuffling.seed is not None
+        job = Job(
+            steps, recipe, limits, self.batching is None,
+            seed_given=seeded, shard_given=given is not None, progressbar=options.progressbar,
+            workers=options.num_workers, ahead=2 if options.prefetch_factor is None else options.prefetch_factor,
+        )  # fmt: skip
         return job.shared(shard)
 
     def _seed(self, world: int) -> int:
@@ -289,6 +304,7 @@ def dataloader(
     query: Query | None = None,
     weigh: Weigh | None = None,
     seed: Seed | None = None,
+    ignore_errors: bool = False,
 ) -> Loader:
     """Begin a chain over ``source``.
 
@@ -296,8 +312,10 @@ def dataloader(
         query: answers ``.query(tql)``.
         weigh: answers TQL weights of ``.sample_by``: one weight a row of ``source``.
         seed: draws the seed of a loader that was given none.
+        ignore_errors: leave bad samples out and list them, where a front end's ``on_error`` does not say otherwise.
     """
-    return Loader(source=source, hooks=Hooks(query, weigh, seed), faces=weakref.WeakSet())
+    truth("dataloader", "ignore_errors", ignore_errors)
+    return Loader(source=source, hooks=Hooks(query, weigh, seed), ignore_errors=ignore_errors, faces=weakref.WeakSet())
 
 
 def tensorflow_rows(source: RowSource, **options: Unpack[ReadKwargs]) -> Any:

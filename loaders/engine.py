@@ -1,7 +1,8 @@
 """The engine: a step becomes a batch in three moves, which the pipeline may run on different threads.
 
 ``begin``   gathers every tensor of the step's rows, whole columns at a time, dense ones straight into a fresh
-            array.
+            array. Steps of few bytes are gathered several at once (``works``) and cut into batches, which
+            are then slices of one array: what a gather costs besides bytes is shared by all of them.
 ``run``     decodes and transforms a span of samples; spans are independent. Absent when nothing is done per
             sample.
 ``finish``  puts the columns together, applies batch functions and the conversion.
@@ -12,7 +13,7 @@ Rows become Python objects only in ``run``, and only for what the user's own per
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +27,7 @@ from lakefmt.loaders.ragged import put_ragged
 from lakefmt.loaders.recipe import Column, Decode, Form, Recipe
 from lakefmt.loaders.samples import reader, values_of
 from lakefmt.loaders.stack import stack
-from lakefmt.loaders.stats import Stats
+from lakefmt.loaders.stats import Stats, stored_nbytes
 from lakefmt.loaders.steps import Step
 
 #: Samples a thread takes at a time: the cost of handing over (some 10 µs) against an even load at the end of
@@ -68,6 +69,30 @@ class Engine:
 
     # ------------------------------------------------------------------ fetch
 
+    def works(self, steps: Sequence[Step]) -> Iterator[Work]:
+        """``begin`` of every step, gathered together."""
+        if len(steps) > 1:
+            try:
+                together = self._begin_together(steps)
+            except Exception:  # one by one, then: it is raised again at the step whose it is, after those before it
+                together = []
+            yield from together
+            if together:
+                return
+        for step in steps:
+            yield self.begin(step)
+
+    def _begin_together(self, steps: Sequence[Step]) -> list[Work]:
+        with self.stats.timed("fetch"):
+            cells = self._gather(np.concatenate([step.rows for step in steps]))
+            works, begin = [], 0
+            for step in steps:
+                end = begin + len(step.rows)
+                part = {name: cut(c, begin, end) for name, c in cells.items()}
+                works.append(self._work(step, step.rows, part, {}))
+                begin = end
+            return works
+
     def begin(self, step: Step) -> Work:
         with self.stats.timed("fetch"):
             try:
@@ -77,6 +102,9 @@ class Engine:
                 if self.recipe.on_error is OnError.RAISE:
                     raise
                 rows, cells, faults = self._gather_readable(step.rows)
+        return self._work(step, rows, cells, faults)
+
+    def _work(self, step: Step, rows: Rows, cells: dict[str, Cells], faults: dict[int, Fault]) -> Work:
         read = {c.name: reader(c, cells[c.name], self.recipe.images) for c in self._worked} if cells else {}
         done = {c.name: self._room(c, len(rows)) for c in self._worked}
         return Work(step, rows, cells, read, done, [None] * len(rows) if self.recipe.row_wise else [], faults)
@@ -89,6 +117,7 @@ class Engine:
                 shape, dtype = column.uniform
                 out = self.recipe.allocate((len(rows), *shape), dtype)
             cells[column.name] = source.gather(column.name, rows, out)
+        self.stats.used(sum(map(stored_nbytes, cells.values())))
         return cells
 
     def _gather_readable(self, rows: Rows) -> tuple[Rows, dict[str, Cells], dict[int, Fault]]:
@@ -112,8 +141,7 @@ class Engine:
 
     def _room(self, column: Column, n: int) -> Any:
         """Where per-sample results go: an array when images of one declared shape are wanted as they are."""
-        plain = column.fn is None and column.decode is Decode.NUMPY and not self.recipe.row_wise
-        if plain and column.frame is not None:
+        if column.stacks and column.frame is not None and column.decode is Decode.NUMPY and not self.recipe.row_wise:
             return self.recipe.allocate((n, *column.frame), "uint8")
         return [None] * n
 
@@ -249,17 +277,18 @@ class Engine:
             made = work.done[column.name]
             if keep is not None:
                 made = made[keep] if isinstance(made, np.ndarray) else [made[i] for i in keep.tolist()]
-            if column.fn is not None:
+            if column.fn is not None or (column.stacks and isinstance(made, list)):
                 made = stack(column.name, made, work.rows if keep is None else work.rows[keep])
             entries[column.name] = made
         return entries
 
     def _vectorised(self, column: Column, cells: Cells) -> dict[str, Any]:
-        if column.decode is Decode.NUMPY:
+        if column.decode in (Decode.NUMPY, Decode.TORCH):  # whose batches become torch's as a whole
             if column.form is Form.DENSE and isinstance(cells, Dense):
                 return {column.name: cells.values}
             if column.form is Form.RAGGED and isinstance(cells, Dense | Ragged):
-                return put_ragged(column.definition, list(cells.values), self.recipe.ragged)
+                samples = [column.empty() if v is None else v for v in cells.values] if column.padded else list(cells.values)
+                return put_ragged(column.definition, samples, self.recipe.ragged)
         return {column.name: values_of(column, cells)}
 
     def _from_dicts(self, work: Work, keep: Rows | None) -> dict[str, Any]:
@@ -310,6 +339,19 @@ def _of_batch(what: str, fn: Callable[[Any], Any], given: Any, work: Work) -> An
 def _these(rows: Rows) -> str:
     shown = ", ".join(map(str, rows[:4].tolist())) + (", …" if len(rows) > 4 else "")
     return f"the batch of {len(rows)} rows {shown}"
+
+
+def cut(cells: Cells, begin: int, end: int) -> Cells:
+    """Samples ``[begin, end)`` of some cells, over the same memory."""
+    match cells:
+        case Dense(values):
+            return Dense(values[begin:end])
+        case Ragged(values):
+            return Ragged(values[begin:end])
+        case Encoded(values, codec):
+            return Encoded(values[begin:end], codec)
+        case Strings(values, is_json):
+            return Strings(values.slice(begin, end - begin), is_json)
 
 
 def narrowed(cells: Cells, keep: Rows) -> Cells:

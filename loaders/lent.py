@@ -72,7 +72,7 @@ class Portion:
         """A batch of ``rows`` of the source; ``alone`` for a row's own sake, so that no collate_fn has a part in it."""
         job = self.job
         recipe = replace(job.recipe, collate=None, convert=to_torch) if alone else job.recipe
-        made = next(batches(Engine(recipe, Stats()), iter([Step(rows, 0)]), len(rows), None if alone else job.limits))
+        made = next(batches(Engine(recipe, Stats()), iter([[Step(rows, 0)]]), len(rows), None if alone else job.limits))
         return _whole(made, recipe.ragged)
 
 

@@ -1,9 +1,10 @@
 """Threads that stay ahead of the consumer: one that fetches, and a crew that decodes and transforms.
 
-The feeder walks the steps and keeps a bounded queue of *slots*, one a batch, in order. Each slot's samples
-are cut into spans on one shared task queue; whoever finishes a slot's last span also finishes the batch. The
-crew goes from one batch's last span straight to the next batch's first, with no barrier in between, so that
-no core idles while batches are being looked ahead at. The consumer takes finished slots from the front.
+The feeder walks the *pieces* of an epoch, each a step or several small ones, and keeps a bounded queue of
+*slots*, one a piece, in order. The samples of a step that has work per sample are cut into spans on one shared
+task queue; whoever finishes a slot's last span also finishes the batch. The crew goes from one batch's last span
+straight to the next batch's first, with no barrier in between, so that no core idles while batches are being
+looked ahead at. The consumer takes finished slots from the front.
 
 Life cycle: threads know the *core*, never the ``Pipeline`` that the consumer holds. When that goes
 (``close()``, the end of the epoch, an error, or garbage collection after an early break) the core is stopped
@@ -17,7 +18,7 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, TypeAlias
@@ -33,7 +34,7 @@ class Limits:
 
     Attributes:
         threads: size of the crew; 0 does everything on the consumer's thread.
-        batches: batches prepared ahead.
+        batches: pieces (batches, or blocks of small ones) prepared ahead.
         rows: look ahead so many samples at least, so that small batches, too, keep the crew busy.
         nbytes: stop looking ahead when batches prepared ahead would exceed this (two are always allowed).
     """
@@ -50,13 +51,13 @@ def cores() -> int:
 
 
 class Slot:
-    """A batch's place in the queue."""
+    """A piece's place in the queue: the batches made, and what went wrong with the one after them."""
 
     __slots__ = ("error", "error_at", "left", "made", "ready")
 
     def __init__(self) -> None:
         self.left = 0
-        self.made: Any = None
+        self.made: list[Any] = []
         self.error: BaseException | None = None
         self.error_at = 0
         self.ready = False
@@ -81,10 +82,10 @@ class _Core:
         self.stopping = False
         self.exhausted = False
 
-    def start(self, steps: Iterator[Step], batch_rows: int) -> None:
+    def start(self, pieces: Iterator[list[Step]], batch_rows: int) -> None:
         ahead = max(self.limits.batches, -(-self.limits.rows // batch_rows) if self.limits.threads else 0)
         crew = [threading.Thread(target=_work, args=(self,), name="lakefmt-work") for _ in range(self.limits.threads)]
-        feeder = threading.Thread(target=_feed, args=(self, steps, ahead), name="lakefmt-feed")
+        feeder = threading.Thread(target=_feed, args=(self, pieces, ahead), name="lakefmt-feed")
         for thread in (*crew, feeder):
             thread.daemon = True  # a consumer that exits holding an iterator must not hang; atexit joins them
             thread.start()
@@ -117,14 +118,16 @@ class _Core:
                 self.lock.wait()
             return None
 
-    def deliver(self, slot: Slot, work: Work) -> None:
-        """Finish a batch whose samples are done."""
-        try:
-            made = self.engine.finish(work) if slot.error is None else None
-        except BaseException as e:
-            self.fail(slot, e, 0)
-            made = None
-        nbytes = nbytes_of(made)
+    def deliver(self, slot: Slot, works: Iterable[Work]) -> None:
+        """Finish batches whose samples are done."""
+        made: list[Any] = []
+        if slot.error is None:
+            try:
+                for work in works:
+                    made.append(self.engine.finish(work))
+            except BaseException as e:
+                self.fail(slot, e, 0)
+        nbytes = nbytes_of(made[0]) * len(made) if made else 0
         with self.lock:
             slot.made, slot.ready = made, True
             self.batch_nbytes = max(self.batch_nbytes, nbytes)
@@ -137,34 +140,42 @@ class _Core:
                 slot.error, slot.error_at = error, at
 
 
-def _feed(core: _Core, steps: Iterator[Step], ahead: int) -> None:
-    threads = core.limits.threads
+def _feed(core: _Core, pieces: Iterator[list[Step]], ahead: int) -> None:
     try:
         while (slot := core.reserve(ahead)) is not None:
-            work = None
             try:
-                step = next(steps, None)
-                if step is None:
+                piece = next(pieces, None)
+                if piece is None:
                     with core.lock:
                         core.slots.pop()
                     return
-                work = core.engine.begin(step)
-                spans = core.engine.spans(work, threads) if threads else []
+                _prepare(core, slot, piece)
             except BaseException as e:
                 core.fail(slot, e, 0)
                 with core.lock:
                     slot.ready = True
+            if slot.error is not None:
                 return
-            slot.left = len(spans)
-            if not spans:
-                core.deliver(slot, work)
-            for span in spans:
-                core.tasks.put((slot, work, span))
-            del work, slot  # not to keep a batch alive while waiting
+            del slot  # not to keep a batch alive while waiting
     finally:
         with core.lock:
             core.exhausted = True
             core.lock.notify_all()
+
+
+def _prepare(core: _Core, slot: Slot, piece: list[Step]) -> None:
+    """Fetch a piece, and finish it or hand it to the crew."""
+    works = core.engine.works(piece)
+    if len(piece) > 1:
+        core.deliver(slot, works)
+        return
+    work = next(works)
+    spans = core.engine.spans(work, core.limits.threads) if core.limits.threads else []
+    slot.left = len(spans)
+    if not spans:
+        core.deliver(slot, [work])
+    for span in spans:
+        core.tasks.put((slot, work, span))
 
 
 def _work(core: _Core) -> None:
@@ -179,7 +190,7 @@ def _work(core: _Core) -> None:
             slot.left -= 1
             last = slot.left == 0
         if last:
-            core.deliver(slot, work)
+            core.deliver(slot, [work])
         del task, slot, work
 
 
@@ -188,48 +199,70 @@ class Pipeline:
     it.
     """
 
-    def __init__(self, engine: Engine, steps: Iterator[Step], batch_rows: int, limits: Limits) -> None:
+    def __init__(self, engine: Engine, pieces: Iterator[list[Step]], batch_rows: int, limits: Limits) -> None:
         self._core = _Core(engine, limits)
+        self._made: deque[Any] = deque()
+        self._error: BaseException | None = None
         self.close = weakref.finalize(self, self._core.stop)
-        self._core.start(steps, batch_rows)
+        self._core.start(pieces, batch_rows)
 
     def __iter__(self) -> Pipeline:
         return self
 
     def __next__(self) -> Any:
-        core = self._core
+        if self._made and not self._core.stopping:
+            return self._made.popleft()
         try:
-            with core.lock:
-                while not (core.slots and core.slots[0].ready):
-                    if core.stopping or (core.exhausted and not core.slots):
-                        raise StopIteration
-                    core.lock.wait()
-                slot = core.slots.popleft()
-                core.lock.notify_all()
-            if slot.error is not None:
-                raise slot.error
-            return slot.made
+            while True:
+                if self._error is not None:
+                    raise self._error
+                slot = self._next_slot()
+                self._error = slot.error
+                self._made.extend(slot.made)
+                if self._made:
+                    return self._made.popleft()
         except BaseException:
+            self._made.clear()
             self.close()
             raise
+
+    def _next_slot(self) -> Slot:
+        core = self._core
+        with core.lock:
+            ready = sum(slot.ready for slot in core.slots)
+            while not (core.slots and core.slots[0].ready):
+                if core.stopping or (core.exhausted and not core.slots):
+                    raise StopIteration
+                core.lock.wait()
+            slot = core.slots.popleft()
+            core.lock.notify_all()
+        core.engine.stats.queued(ready)
+        return slot
 
 
 class Inline:
     """The same without threads: every batch is made when asked for."""
 
-    def __init__(self, engine: Engine, steps: Iterator[Step]) -> None:
-        self._engine, self._steps = engine, steps
+    def __init__(self, engine: Engine, pieces: Iterator[list[Step]]) -> None:
+        self._engine, self._pieces = engine, pieces
+        self._works: Iterator[Work] = iter(())
 
     def __iter__(self) -> Inline:
         return self
 
     def __next__(self) -> Any:
-        return self._engine.make(next(self._steps))
+        work = next(self._works, None)
+        while work is None:
+            self._works = self._engine.works(next(self._pieces))
+            work = next(self._works, None)
+        for span in self._engine.spans(work, 1):
+            self._engine.run(work, span)
+        return self._engine.finish(work)
 
     def close(self) -> None:
-        self._steps = iter(())
+        self._pieces, self._works = iter(()), iter(())
 
 
-def batches(engine: Engine, steps: Iterator[Step], batch_rows: int, limits: Limits | None) -> Pipeline | Inline:
-    """Run ``steps`` within ``limits``; ``None`` for no threads at all."""
-    return Inline(engine, steps) if limits is None else Pipeline(engine, steps, batch_rows, limits)
+def batches(engine: Engine, pieces: Iterator[list[Step]], batch_rows: int, limits: Limits | None) -> Pipeline | Inline:
+    """Run ``pieces`` within ``limits``; ``None`` for no threads at all."""
+    return Inline(engine, pieces) if limits is None else Pipeline(engine, pieces, batch_rows, limits)

@@ -10,7 +10,9 @@ O(1) memory, so that resuming, sharding and handing work to processes are arithm
             *group*, as many as fit the shuffle buffer; rows are permuted inside their group. A streaming
             shuffle pool mixes a little further across group borders, but its content depends on everything
             drawn before, so that seeking would mean replaying the epoch; groups keep every position
-            computable and bound the rows in flight all the same.
+            computable and bound the rows in flight all the same. The order is cut into *lanes*, equal
+            stretches that are walked side by side: ranks that share an epoch own lanes, and so units, of
+            their own, however many ranks there are (a divisor of the lanes, which divide the batch of all).
 ``Rotated`` another order, begun at a given position and wrapped around.
 
 Weighted sampling gives two more orders: ``lakefmt.loaders.sampling``.
@@ -18,6 +20,8 @@ Weighted sampling gives two more orders: ``lakefmt.loaders.sampling``.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Protocol
@@ -26,10 +30,12 @@ import numpy as np
 
 from lakefmt.cells import Rows
 from lakefmt.errors import InvalidInput
-from lakefmt.loaders.order import derive, permute, place_of
+from lakefmt.loaders.order import TABLE_MAX, derive, mix_array, permute, permute_each, place_of
 
 # Purposes of derived keys: two uses of one seed must never share a stream.
 _ROWS, _UNITS, _GROUP = 1, 2, 3
+#: Steps between the keys of neighbouring lanes, whose groups number the keys in between.
+_LANE = 0x9E3779B97F4A7C15
 
 
 class Order(Protocol):
@@ -85,12 +91,19 @@ class Global:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Units permuted, rows permuted inside groups of units (see the module's text)."""
+    """Units permuted, rows permuted inside groups of units (see the module's text).
+
+    Attributes:
+        unit_rows: neighbouring rows that are read together.
+        group_units: units mixed at a time, by all lanes together.
+        lanes: how many stretches of the permuted units are walked side by side; position p is of lane p % lanes.
+    """
 
     n: int
     seed: int
     unit_rows: int
     group_units: int
+    lanes: int = 1
 
     def __len__(self) -> int:
         return self.n
@@ -102,46 +115,80 @@ class Window:
             "seed": self.seed,
             "unit": self.unit_rows,
             "group": self.group_units,
+            "lanes": self.lanes,
         }
 
-    def group_bounds(self, epoch: int, group: int) -> tuple[int, int]:
-        """Positions [begin, end) that group ``group`` occupies in ``epoch``."""
-        size = self.unit_rows * self.group_units
-        slot, missing = _short_slot(self.n, self.unit_rows, derive(self.seed, epoch, _UNITS))
-        begin, end = (g * size - (missing if g > slot // self.group_units else 0) for g in (group, group + 1))
-        return begin, min(end, self.n)
+    @property
+    def group_rows(self) -> int:
+        """Rows of a lane mixed at a time."""
+        return max(1, self.group_units // self.lanes) * self.unit_rows
 
-    def group_of(self, epoch: int, positions: Rows) -> Rows:
-        """Group in which each position lies."""
-        size = self.unit_rows * self.group_units
-        slot, missing = _short_slot(self.n, self.unit_rows, derive(self.seed, epoch, _UNITS))
-        after = (slot // self.group_units + 1) * size - missing  # first position behind the group with the short unit
-        groups: Rows = (positions + missing * (positions >= after)) // size
-        return groups
+    def lane_bounds(self, lane: int) -> tuple[int, int]:
+        """Places [begin, end) of a lane in the concatenation of the permuted units."""
+        begin, end = (k * (self.n // self.lanes) + min(k, self.n % self.lanes) for k in (lane, lane + 1))
+        return begin, end
 
-    def units(self, epoch: int, group: int) -> Rows:
-        """Units that group ``group`` consists of, in reading order."""
-        count = -(-self.n // self.unit_rows)
-        slots = np.arange(group * self.group_units, min((group + 1) * self.group_units, count), dtype=np.int64)
-        return permute(slots, count, derive(self.seed, epoch, _UNITS))
+    def group_of(self, position: int) -> int:
+        """Group of its lane in which a position lies; all lanes go through their groups together."""
+        return position // self.lanes // self.group_rows
+
+    def group_bounds(self, group: int) -> tuple[int, int]:
+        """Positions [begin, end) of group ``group`` of all lanes."""
+        begin, end = (min(self.n, g * self.group_rows * self.lanes) for g in (group, group + 1))
+        return begin, end
+
+    def units(self, epoch: int, group: int, lanes: Iterable[int]) -> Rows:
+        """Units that a group of some lanes is made of, in reading order. (A unit on a border is of both sides.)"""
+        places = []
+        for lane in lanes:
+            begin, end = self.lane_bounds(lane)
+            first, last = (min(end, begin + g * self.group_rows) for g in (group, group + 1))
+            if first < last:
+                places.append((first, last - 1))
+        slots = self._spread(epoch, np.array(places, np.int64).reshape(-1, 2)) // self.unit_rows
+        wanted = [np.arange(a, b + 1) for a, b in slots.tolist()]
+        every: Rows = np.concatenate(wanted) if wanted else np.empty(0, np.int64)
+        units = permute(every, self._unit_count, derive(self.seed, epoch, _UNITS))
+        return units[np.sort(np.unique(units, return_index=True)[1])]
+
+    @property
+    def _unit_count(self) -> int:
+        return -(-self.n // self.unit_rows)
+
+    def _spread(self, epoch: int, places: Rows) -> Rows:
+        """Places as they would be if the last, shorter unit were as long as the others: behind it, places move on."""
+        slot, missing = _short_slot(self.n, self.unit_rows, derive(self.seed, epoch, _UNITS))
+        moved: Rows = places + missing * (places >= (slot + 1) * self.unit_rows - missing)
+        return moved
 
     def rows(self, epoch: int, positions: Rows) -> Rows:
-        unit_key = derive(self.seed, epoch, _UNITS)
-        count = -(-self.n // self.unit_rows)
-        slot, missing = _short_slot(self.n, self.unit_rows, unit_key)
-        places = np.empty(positions.shape, dtype=np.int64)  # in the concatenation of the permuted units
-        groups = self.group_of(epoch, positions)
-        for group in np.unique(groups).tolist():
-            mine = groups == group
-            begin, end = self.group_bounds(epoch, group)
-            key = derive(self.seed, epoch, _GROUP, group)
-            places[mine] = begin + permute(positions[mine] - begin, end - begin, key)
-        # behind the short unit every place moves on by the rows that unit lacks
-        places += missing * (places >= (slot + 1) * self.unit_rows - missing)
+        lane, index = positions % self.lanes, positions // self.lanes
+        begin = lane * (self.n // self.lanes) + np.minimum(lane, self.n % self.lanes)
+        places = self._spread(epoch, begin + self._mixed(epoch, lane, index))
         slots = places // self.unit_rows
-        units = permute(slots, count, unit_key)
+        units = permute(slots, self._unit_count, derive(self.seed, epoch, _UNITS))
         rows: Rows = units * self.unit_rows + (places - slots * self.unit_rows)
         return rows
+
+    def _mixed(self, epoch: int, lane: Rows, index: Rows) -> Rows:
+        """Where in its lane each index goes: somewhere in its group."""
+        size = self.group_rows
+        group = index // size
+        length = np.minimum(size, self.n // self.lanes + (lane < self.n % self.lanes) - group * size)
+        key = derive(self.seed, epoch, _GROUP)
+        keys = mix_array(lane.astype(np.uint64) * np.uint64(_LANE) + group.astype(np.uint64) + np.uint64(key))
+        mixed = index - group * size
+        whole = (length == size) if size > TABLE_MAX else np.zeros(len(index), bool)
+        if whole.any():  # all groups but a lane's last have one size
+            mixed[whole] = permute_each(mixed[whole], size, keys[whole])
+        rest = np.flatnonzero(~whole)
+        if rest.size:
+            distinct, member = np.unique(keys[rest], return_inverse=True)
+            for i, group_key in enumerate(distinct.tolist()):
+                mine = rest[member == i]
+                mixed[mine] = permute(mixed[mine], int(length[mine[0]]), group_key)
+        mixed += group * size
+        return mixed
 
 
 @lru_cache(maxsize=32)
@@ -181,13 +228,50 @@ def rotate(order: Order, offset: int) -> Order:
     return Rotated(order, offset) if offset % max(1, len(order)) else order
 
 
-def window_of(n: int, seed: int, unit_rows: int, row_nbytes: float, buffer_bytes: int) -> Window:
+#: Bytes of neighbouring rows that are read together: a request costs an object store about as much as so many bytes.
+UNIT_NBYTES = 1 << 20
+#: Units that a group has at least, where the buffer and the source's own units allow: fewer would leave sorted data sorted.
+GROUP_UNITS_MIN = 512
+LANES_MAX = 64
+
+
+def window_of(n: int, seed: int, unit_rows: int, row_nbytes: float, buffer_bytes: int, lanes: int = 1) -> Window:
     """The window order whose groups fit ``buffer_bytes``, at ``row_nbytes`` a row. A group has at least one
-    unit.
+    unit a lane.
+
+    Args:
+        unit_rows: rows of the source that are not to be read apart.
     """
-    unit_rows = max(1, min(unit_rows, n))
-    unit_bytes = max(1.0, unit_rows * row_nbytes)
-    return Window(n, seed, unit_rows, max(1, min(int(buffer_bytes / unit_bytes), 2**62 // unit_rows)))
+    row_nbytes = max(1.0, row_nbytes)
+    buffer_rows = max(1, int(buffer_bytes / row_nbytes))
+    worth = min(int(UNIT_NBYTES / row_nbytes), buffer_rows // GROUP_UNITS_MIN)
+    unit_rows = max(1, min(max(unit_rows, worth), n))
+    return Window(n, seed, unit_rows, max(lanes, min(buffer_rows // unit_rows, 2**62 // unit_rows)), lanes)
+
+
+def relaned(order: Order, lanes: int) -> Order:
+    """The same order in another number of lanes, where it has any."""
+    if isinstance(order, Rotated):
+        return replace(order, order=relaned(order.order, lanes))
+    return replace(order, lanes=lanes) if isinstance(order, Window) else order
+
+
+def laned(order: Order, world: int, batch_rows: int) -> Order:
+    """The order in lanes for ``world`` ranks: as many as the batch of all ranks divides into, up to ``LANES_MAX``, so that
+    other numbers of ranks, too, can own lanes when a state of it is loaded there.
+    """
+    within = order.order if isinstance(order, Rotated) else order
+    if not isinstance(within, Window):
+        return order
+    room = max(1, min(LANES_MAX, within.group_units // 4))  # some units for every lane to mix
+    together = batch_rows * world
+    lanes = math.lcm(world, math.gcd(together, 1 << (room.bit_length() - 1)))
+    return relaned(order, lanes if together % lanes == 0 else world)
+
+
+def lanes_of(order: Order) -> int:
+    """Lanes of an order; 1 where it has none."""
+    return order.lanes if isinstance(order, Window) else lanes_of(order.order) if isinstance(order, Rotated) else 1
 
 
 def reseeded(order: Order, seed: int) -> Order:

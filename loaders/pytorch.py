@@ -10,16 +10,20 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from lakefmt.errors import InvalidInput, MissingExtra
 from lakefmt.loaders import checks
-from lakefmt.loaders.options import ReadKwargs, ReadOptions, shard_of, split_kwargs
-from lakefmt.loaders.recipe import RaggedMode, new_array
+from lakefmt.loaders.batch import Parcel
+from lakefmt.loaders.faults import OnError
+from lakefmt.loaders.options import ReadKwargs, ReadOptions, split_kwargs
+from lakefmt.loaders.ranks import torch_share
+from lakefmt.loaders.recipe import Decode, RaggedMode, new_array
 from lakefmt.loaders.session import Face, Job, Session, deliver
 from lakefmt.loaders.stats import Stats
+from lakefmt.loaders.steps import Shard
 
 try:
     import torch
@@ -27,7 +31,7 @@ try:
 except ImportError as e:
     raise MissingExtra("the PyTorch loader", "torch") from e
 
-from lakefmt.loaders.device import CudaStreams, device_of, onto_device, pinned_array
+from lakefmt.loaders.device import CudaStreams, Onto, device_of, jpeg_decoder, onto_device, pinned_array
 from lakefmt.loaders.lent import RowStream, collate, lent_job, sharers
 from lakefmt.loaders.tensors import nested, to_packed, to_torch, unpacked
 
@@ -41,6 +45,8 @@ class TorchKwargs(ReadKwargs, total=False):
     collate_fn: Callable[[list[Any]], Any] | None
     persistent_workers: bool
     device: str | None
+    device_transform: Callable[[Any], Any] | None
+    device_ring: int | None
     pin_memory: bool
     multiprocessing_context: Any
     worker_init_fn: Callable[[int], None] | None
@@ -56,6 +62,9 @@ class TorchOptions:
             instead of stacking; its result is handed out as it is.
         persistent_workers: keep worker processes from one epoch to the next.
         device: ``"cuda"`` or ``"cuda:1"`` to receive batches there, copied ahead on a stream of their own.
+        device_transform: a function of the batch on the device, run on the copy stream, ahead of the consumer.
+        device_ring: write batches into so many sets of device tensors in turn (2 or more), in place of fresh ones: a batch is
+            overwritten when so many later ones have been asked for.
         pin_memory: page-locked tensors, for a copy of your own.
         multiprocessing_context: ``fork``, ``spawn`` or ``forkserver``; default: torch's.
         worker_init_fn: called in each worker with its number.
@@ -65,6 +74,8 @@ class TorchOptions:
     collate_fn: Callable[[list[Any]], Any] | None = None
     persistent_workers: bool = False
     device: str | None = None
+    device_transform: Callable[[Any], Any] | None = None
+    device_ring: int | None = None
     pin_memory: bool = False
     multiprocessing_context: Any = None
     worker_init_fn: Callable[[int], None] | None = None
@@ -73,6 +84,12 @@ class TorchOptions:
         checks.integer("pytorch", "num_workers", self.num_workers, least=0, most=checks.CREW_MAX)
         checks.function("pytorch", "collate_fn", self.collate_fn)
         checks.function("pytorch", "worker_init_fn", self.worker_init_fn)
+        checks.function("pytorch", "device_transform", self.device_transform)
+        if self.device_ring is not None:
+            checks.integer("pytorch", "device_ring", self.device_ring, least=2, most=checks.CREW_MAX)
+        if device_of(self.device) is None and (self.device_transform is not None or self.device_ring is not None):
+            name = "device_transform" if self.device_transform is not None else "device_ring"
+            raise InvalidInput(f"pytorch({name}=) is for batches on a device: give device='cuda', or use .map_batches() on the CPU")
         checks.truth("pytorch", "persistent_workers", self.persistent_workers)
         checks.truth("pytorch", "pin_memory", self.pin_memory)
         context = self.multiprocessing_context
@@ -153,7 +170,8 @@ class EpochDataset(IterableDataset[Any]):
         if self.shared is not None:
             epoch, start, seed = self.shared.tolist()
             job = job.reseeded(seed) if seed >= 0 else job
-        return iter(job.run(epoch, start, worker.id, worker.num_workers))
+        stats = Stats(job.recipe.source.nbytes_read)
+        return _telling(job.run(epoch, start, worker.id, worker.num_workers, stats), stats)
 
     def _rows(self, lane: int, lanes: int) -> Iterator[Any]:
         self.lent = True
@@ -177,6 +195,14 @@ class EpochDataset(IterableDataset[Any]):
         return {**self.__dict__, "make": None, "_session": None, "_lent_job": lent}
 
 
+def _telling(items: Iterator[Any], stats: Stats) -> Iterator[Parcel]:
+    """What a worker process makes, and what it spent on it."""
+    for item in items:
+        parcel = item if isinstance(item, Parcel) else Parcel(item)
+        parcel.spent = stats.taken()
+        yield parcel
+
+
 def _shared() -> torch.Tensor:
     """Epoch, position and seed (-1: none), seen by the loader and its persistent workers."""
     return torch.tensor([0, 0, -1]).share_memory_()  # type: ignore[no-untyped-call, no-any-return]
@@ -193,7 +219,9 @@ class TorchLoader(Face, DataLoader[Any]):
         again: what Lightning gives when it makes the loader anew from its attributes, all of it known from ``job``.
     """
 
-    def __init__(self, job: Job, options: TorchOptions, prefetch_factor: int | None = None, **again: Any) -> None:
+    def __init__(
+        self, job: Job, options: TorchOptions, prefetch_factor: int | None = None, prefetch_nbytes: int | None = None, **again: Any
+    ) -> None:
         for name in again.keys() - signature(DataLoader.__init__).parameters.keys():
             raise TypeError(f"TorchLoader() got an unexpected keyword argument {name!r}")
         workers = options.num_workers
@@ -214,6 +242,7 @@ class TorchLoader(Face, DataLoader[Any]):
         )
         self.job, self.options = job, options
         self._device = device
+        self._onto = _onto(job, options, prefetch_nbytes)
         self._nested = job.recipe.ragged is RaggedMode.NESTED
         # torch forbids to set it late; with its own batching off, the number is only for those who ask
         self.__dict__["batch_size"] = 1 if job.single_rows else job.steps.batch_rows
@@ -229,7 +258,8 @@ class TorchLoader(Face, DataLoader[Any]):
         dataset.aim(job, begun, session.seed)
         dataset.make, dataset.own = session.local, True
         try:
-            items: Iterator[Any] = super().__iter__()
+            # without workers torch's iterator would only hand batches on, at some 25 us each (profiler marks, mostly)
+            items: Iterator[Any] = super().__iter__() if self.num_workers or self.pin_memory else iter(dataset)
         finally:
             dataset.own = False
         if self.num_workers:
@@ -237,7 +267,7 @@ class TorchLoader(Face, DataLoader[Any]):
         if self._nested:
             items = map(nested, items)
         if self._device is not None:
-            items = onto_device(items, CudaStreams(self._device))
+            items = onto_device(items, CudaStreams(self._device), self._onto)
         return deliver(session, items, begun)
 
     def _epochs(self) -> EpochDataset:
@@ -278,16 +308,9 @@ class TorchLoader(Face, DataLoader[Any]):
             self._iterator = None
 
 
-def current_shard() -> tuple[int, int] | None:
-    """(rank, world) of ``torch.distributed``, if it is initialised."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return None
-    return torch.distributed.get_rank(), torch.distributed.get_world_size()
-
-
 def joined(session: Session) -> Job:
     """The session's job as it stands: shared with the ranks of ``torch.distributed``, once it is up."""
-    session.join(shard_of(current_shard()))
+    session.join(torch_share() or Shard())
     return session.job
 
 
@@ -296,9 +319,6 @@ def torch_loader(chain: Loader, given: Mapping[str, Any]) -> TorchLoader:
     own = [f.name for f in fields(TorchOptions)]
     options = TorchOptions(**{k: v for k, v in given.items() if k in own})
     read: ReadOptions = split_kwargs({k: v for k, v in given.items() if k not in own}, ReadOptions, "pytorch()", own)
-    shard_given = read.shard is not None
-    if not shard_given:
-        read = replace(read, shard=current_shard())
     convert = None if options.collate_fn is not None else to_packed if options.num_workers else to_torch
     pinned = options.num_workers == 0 and (options.pin_memory or device_of(options.device) is not None)
     job = chain.job(
@@ -307,8 +327,31 @@ def torch_loader(chain: Loader, given: Mapping[str, Any]) -> TorchLoader:
         convert=convert,
         allocate=pinned_array if pinned and torch.cuda.is_available() else new_array,
         processes=options.num_workers,
+        share=torch_share(),
     )
-    return TorchLoader(replace(job, shard_given=shard_given), options, read.prefetch_factor)
+    return TorchLoader(job, options, read.prefetch_factor, read.prefetch_nbytes)
 
 
-__all__ = ["EpochDataset", "TorchKwargs", "TorchLoader", "TorchOptions", "current_shard", "torch_loader"]
+def _onto(job: Job, options: TorchOptions, prefetch_nbytes: int | None) -> Onto:
+    """What is done with batches on their way to the device.
+
+    Raises:
+        InvalidInput: images are to be decoded on a device, and there is none, or what depends on them is done before.
+    """
+    decoded = {c.name: c.stacks_there for c in job.recipe.columns if c.decode is Decode.DEVICE}
+    if decoded:
+        name, recipe = next(iter(decoded)), job.recipe
+        if device_of(options.device) is None:
+            raise InvalidInput(f"decode_method of {name!r}: 'device' needs a device: give device='cuda', or leave it 'numpy'")
+        if recipe.row_wise or recipe.batch_fns or job.single_rows:
+            raise InvalidInput(
+                f"decode_method of {name!r}: 'device' decodes whole batches, after functions of rows and batches have run; use "
+                "device_transform= in their place, and .batch(n)"
+            )
+        if recipe.on_error is not OnError.RAISE:
+            raise InvalidInput(f"decode_method of {name!r}: 'device' cannot leave bad samples out; leave on_error 'raise'")
+        jpeg_decoder()
+    return Onto(nbytes=prefetch_nbytes or 0, ring=options.device_ring, decoded=decoded, transform=options.device_transform)
+
+
+__all__ = ["EpochDataset", "TorchKwargs", "TorchLoader", "TorchOptions", "torch_loader"]

@@ -5,7 +5,7 @@ processes as is.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, TypeAlias
 
@@ -41,6 +41,8 @@ class Decode(StrEnum):
     TOBYTES = "tobytes"
     PIL = "pil"
     DATA = "data"
+    TORCH = "torch"
+    DEVICE = "device"
 
 
 class RaggedMode(StrEnum):
@@ -56,7 +58,11 @@ class RaggedMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One tensor of the batch: how it is read, decoded and transformed (``fn``, per sample)."""
+    """One tensor of the batch: how it is read, decoded and transformed (``fn``, per sample).
+
+    Attributes:
+        padded: whether an empty sample stands for a missing one.
+    """
 
     name: str
     definition: TensorDef
@@ -64,11 +70,31 @@ class Column:
     uniform: tuple[tuple[int, ...], str] | None
     decode: Decode = Decode.NUMPY
     fn: SampleFn | None = None
+    padded: bool = False
 
     @property
     def decodes(self) -> bool:
         """Whether samples are decoded one by one: the work worth a thread pool."""
-        return self.form is Form.ENCODED and self.decode is not Decode.TOBYTES
+        return self.form is Form.ENCODED and self.decode not in (Decode.TOBYTES, Decode.DEVICE)
+
+    @property
+    def stacks(self) -> bool:
+        """Whether decoded images are put together, being declared to be of one shape."""
+        return self.frame is not None and self.fn is None and self.decode in (Decode.NUMPY, Decode.TORCH)
+
+    @property
+    def stacks_there(self) -> bool:
+        """The same where they are decoded on a device."""
+        return self.frame is not None and self.decode is Decode.DEVICE
+
+    def empty(self) -> Any:
+        """The sample without content: what stands for a missing one where that is asked for."""
+        if self.decode is Decode.TOBYTES:
+            return b""
+        if self.form in (Form.TEXT, Form.JSON):
+            return "" if self.form is Form.TEXT else None
+        rank = len(self.definition.shape) if self.definition.shape is not None else 3 if self.form is Form.ENCODED else 1
+        return np.empty((0,) * rank, self.definition.dtype or "float32")
 
     @property
     def frame(self) -> tuple[int, ...] | None:
@@ -138,6 +164,8 @@ def columns_of(
     tensors: Sequence[str] | None = None,
     functions: Mapping[str, SampleFn | None] | None = None,
     decode_method: Mapping[str, str] | None = None,
+    *,
+    padded: bool = False,
 ) -> tuple[Column, ...]:
     """The columns that a loader's options ask for.
 
@@ -145,6 +173,7 @@ def columns_of(
         tensors: names, in the order wanted; default: those of ``functions``, or all.
         functions: per-sample function of each tensor, ``None`` to pass it through.
         decode_method: how to present samples, by tensor.
+        padded: whether empty samples stand for missing ones.
 
     Raises:
         NoSuchTensor: a name the source does not have.
@@ -161,7 +190,8 @@ def columns_of(
             raise InvalidInput(f"transform names tensor {name!r}, which tensors={names!r} leaves out")
     if not names:
         raise InvalidInput("there is nothing to load: the dataset has no tensors, or tensors=[] was given")
-    return tuple(_column(source, name, functions.get(name), methods.get(name, "numpy")) for name in names)
+    columns = [_column(source, name, functions.get(name), methods.get(name, "numpy")) for name in names]
+    return tuple(replace(c, padded=padded) for c in columns)
 
 
 def _column(source: RowSource, name: str, fn: SampleFn | None, method: str) -> Column:
@@ -177,8 +207,15 @@ def _column(source: RowSource, name: str, fn: SampleFn | None, method: str) -> C
             form = Form.JSON
         case _:
             form = Form.DENSE if uniform is not None else Form.RAGGED
-    if method == Decode.PIL and form is not Form.ENCODED:
-        raise InvalidInput(f"decode_method of {name!r}: 'pil' is for jpeg and png tensors, {name!r} holds {form} samples")
+    if method in (Decode.PIL, Decode.DEVICE) and form is not Form.ENCODED:
+        raise InvalidInput(f"decode_method of {name!r}: {method!r} is for jpeg and png tensors, {name!r} holds {form} samples")
+    if method == Decode.DEVICE and (definition.compression != "jpeg" or fn is not None):
+        raise InvalidInput(
+            f"decode_method of {name!r}: 'device' is for jpeg tensors without a transform of their own (it would have to run "
+            "before the image is there); transform decoded batches with device_transform="
+        )
+    if method == Decode.TORCH and form in (Form.TEXT, Form.JSON):
+        raise InvalidInput(f"decode_method of {name!r}: {form} has no torch tensor; leave it 'numpy' for Python objects")
     if fn is not None and not callable(fn):
         raise InvalidInput(f"transform of {name!r} must be a function or None, got {fn!r}")
     return Column(name, definition, form, uniform if form is Form.DENSE else None, Decode(method), fn)

@@ -17,13 +17,28 @@ from lakefmt.loaders.recipe import Allocate, Column, Decode, Form
 def reader(column: Column, cells: Cells, allocate: Allocate | None = None) -> Callable[[int], Any]:
     """A function from a sample's place in ``cells`` to its value; ``None`` for a missing sample.
 
-    ``numpy`` gives arrays, ``str`` for text, parsed objects for JSON; ``tobytes`` the encoded image, the
-    UTF-8 text or the array's bytes; ``pil`` an image of Pillow; ``data`` a dict with ``value`` and, for class
-    labels, their names in ``text``. ``allocate`` makes the arrays that images are decoded into.
+    ``numpy`` gives arrays, ``str`` for text, parsed objects for JSON; ``tobytes`` (and ``device``, which decodes
+    later) the encoded image, the UTF-8 text or the array's bytes; ``pil`` an image of Pillow; ``torch`` a torch
+    tensor, of an image (channels, height, width); ``data`` a dict with ``value`` and, for class labels, their
+    names in ``text``. ``allocate`` makes the arrays that images are decoded into.
     """
+    read = _reader(column, cells, allocate)
+    if not column.padded:
+        return read
+
+    def filled(i: int) -> Any:
+        value = read(i)
+        return column.empty() if value is None else value
+
+    return filled
+
+
+def _reader(column: Column, cells: Cells, allocate: Allocate | None) -> Callable[[int], Any]:
     match column.decode:
-        case Decode.TOBYTES:
+        case Decode.TOBYTES | Decode.DEVICE:
             return _bytes_reader(cells)
+        case Decode.TORCH:
+            return _torch_reader(cells, _value_reader(cells, allocate))
         case Decode.PIL if isinstance(cells, Encoded):
             return _optional(cells.values, functools.partial(decode_pil, cells.codec))
         case Decode.DATA:
@@ -34,10 +49,11 @@ def reader(column: Column, cells: Cells, allocate: Allocate | None = None) -> Ca
 
 def values_of(column: Column, cells: Cells) -> list[Any]:
     """Every sample at once, for columns without per-sample work in the thread pool."""
-    if isinstance(cells, Strings) and column.decode is Decode.NUMPY:
-        return _texts(cells)
-    if isinstance(cells, Ragged) and column.decode is Decode.NUMPY:
-        return list(cells.values)
+    if column.decode is Decode.NUMPY and not column.padded:
+        if isinstance(cells, Strings):
+            return _texts(cells)
+        if isinstance(cells, Ragged):
+            return list(cells.values)
     read = reader(column, cells)
     return [read(i) for i in range(len(cells))]
 
@@ -71,6 +87,21 @@ def _bytes_reader(cells: Cells) -> Callable[[int], Any]:
     if isinstance(cells, Encoded):
         return _optional(cells.values, bytes)
     return _optional(list(cells.values), lambda array: np.asarray(array).tobytes())
+
+
+def _torch_reader(cells: Cells, read: Callable[[int], Any]) -> Callable[[int], Any]:
+    from lakefmt.loaders.tensors import tensor_of
+
+    def read_tensor(i: int) -> Any:
+        value = read(i)
+        if value is None:
+            return None
+        tensor = tensor_of(np.asarray(value))
+        if not isinstance(cells, Encoded):
+            return tensor
+        return tensor.permute(2, 0, 1) if tensor.ndim == 3 else tensor.unsqueeze(0)
+
+    return read_tensor
 
 
 def _data_reader(column: Column, read: Callable[[int], Any]) -> Callable[[int], Any]:

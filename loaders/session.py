@@ -24,15 +24,19 @@ from lakefmt.loaders.engine import Engine
 from lakefmt.loaders.faults import FaultLog
 from lakefmt.loaders.order import derive
 from lakefmt.loaders.pipeline import Inline, Limits, Pipeline, batches
-from lakefmt.loaders.plan import Window, reseeded
+from lakefmt.loaders.plan import Window, laned, relaned, reseeded
+from lakefmt.loaders.progress import lined
 from lakefmt.loaders.recipe import Recipe
 from lakefmt.loaders.stats import Stats, nbytes_of
-from lakefmt.loaders.steps import Shard, Steps
+from lakefmt.loaders.steps import BLOCK_ROWS, Shard, Step, Steps
 from lakefmt.loaders.unitpool import UnitPool
+from lakefmt.loaders.workers import Collected, Crew
 from lakefmt.rows import RowSource
 
 #: Version of the state's layout.
-STATE_FORMAT = 1
+STATE_FORMAT = 2
+#: Bytes of small batches gathered together: what fits a core's own cache, between gather and use.
+BLOCK_NBYTES = 1 << 20
 #: Rows prepared together when the loader hands out single rows.
 ROW_BLOCK = 256
 
@@ -48,6 +52,9 @@ class Job:
         single_rows: hand out rows, not batches (no ``.batch()`` was asked for).
         seed_given: whether the user named the seed, so that a state with another one is a mistake.
         shard_given: whether the user named the share of this consumer, so that it is no other.
+        progressbar: draw a line while batches are handed out.
+        workers: processes to make batches in; 0 for this one.
+        ahead: batches that each of them may be ahead.
     """
 
     steps: Steps
@@ -56,18 +63,20 @@ class Job:
     single_rows: bool = False
     seed_given: bool = False
     shard_given: bool = False
+    progressbar: bool = False
+    workers: int = 0
+    ahead: int = 2
 
     def run(self, epoch: int, start: int, lane: int = 0, lanes: int = 1, stats: Stats | None = None) -> Any:
         """Iterator over the batches (or parcels) of an epoch."""
-        recipe, order = self.recipe, self.steps.order
-        walk = self.steps.walk(epoch, start, lane, lanes)
-        # Where consumers share an epoch, each needs few rows of a unit: reading it whole would be in vain.
-        alone = lanes == 1 and self.steps.shard.world == 1
-        if alone and isinstance(order, Window) and not recipe.source.is_local():
-            pool = UnitPool(recipe.source, tuple(c.name for c in recipe.columns), order, epoch)
-            recipe, walk = replace(recipe, source=pool), pool.feed(walk)
+        recipe, order, owned = self.recipe, self.steps.order, self.steps.owned
+        blocks = self.steps.blocks(epoch, start, lane, lanes)
+        # Where consumers share units, each needs few rows of one: reading it whole would be in vain.
+        if lanes == 1 and owned is not None and isinstance(order, Window) and not recipe.source.is_local():
+            pool = UnitPool(recipe.source, tuple(c.name for c in recipe.columns), order, epoch, owned)
+            recipe, blocks = replace(recipe, source=pool), pool.feed(blocks)
         engine = Engine(recipe, stats or Stats())
-        return batches(engine, walk, self.steps.batch_rows, self.limits)
+        return batches(engine, pieces(blocks, steps_at_once(recipe, self.steps.batch_rows)), self.steps.batch_rows, self.limits)
 
     def reseeded(self, seed: int) -> Job:
         """The same job in another order."""
@@ -85,11 +94,34 @@ class Job:
                 "on every rank"
             )
         recipe = replace(self.recipe, keep_size=shard.world > 1)
-        return replace(self, steps=replace(self.steps, shard=shard), recipe=recipe)
+        order = laned(self.steps.order, shard.world, self.steps.batch_rows)
+        return replace(self, steps=replace(self.steps, shard=shard, order=order), recipe=recipe)
 
     def __len__(self) -> int:
         """Items in an epoch."""
-        return len(self.steps.order) if self.single_rows else self.steps.count()
+        return self.left(0)
+
+    def left(self, start: int) -> int:
+        """Items from position ``start`` to the end of an epoch."""
+        return len(self.steps.order) - start if self.single_rows else self.steps.count(start)
+
+
+def steps_at_once(recipe: Recipe, batch_rows: int) -> int:
+    """Steps to gather together, so that what a gather costs besides bytes is shared."""
+    if recipe.per_sample:
+        return 1
+    by_bytes = BLOCK_NBYTES // max(1, int(recipe.row_nbytes() * batch_rows))
+    return max(1, min(by_bytes, BLOCK_ROWS // batch_rows))
+
+
+def pieces(blocks: Iterator[list[Step]], at_once: int) -> Iterator[list[Step]]:
+    """Steps some at a time: one, two, four, up to ``at_once``, so that the first batch does not wait for others."""
+    size = 1
+    for block in blocks:
+        begin = 0
+        while begin < len(block):
+            yield block[begin : begin + size]
+            begin, size = begin + size, min(at_once, 2 * size)
 
 
 class Session:
@@ -97,11 +129,12 @@ class Session:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.stats = Stats()
+        self.stats = Stats(job.recipe.source.nbytes_read)
         self.errors = FaultLog()
         self._next = (0, 0)  # epoch and position at which the next iteration begins
         self._at = (0, 0)  # epoch and position of the next row to hand out
-        self._running: weakref.WeakSet[Pipeline | Inline] = weakref.WeakSet()
+        self._running: weakref.WeakSet[Pipeline | Inline | Collected] = weakref.WeakSet()
+        self._crew: Crew | None = None
         self._resumed = False
         self.closes = 0  # how often it was closed: an epoch that ends early without that has lost batches
 
@@ -112,11 +145,22 @@ class Session:
         self.stats.started()
         return self._at
 
-    def local(self, epoch: int, start: int) -> Pipeline | Inline:
-        """Batches of an epoch, made in this process."""
-        running: Pipeline | Inline = self.job.run(epoch, start, stats=self.stats)
+    def local(self, epoch: int, start: int) -> Pipeline | Inline | Collected:
+        """Batches of an epoch, made in this process, or in worker processes of its own."""
+        running: Pipeline | Inline | Collected
+        if self.job.workers:
+            running = self._idle_crew().run(self.job.steps.order, epoch, start)
+        else:
+            running = self.job.run(epoch, start, stats=self.stats)
         self._running.add(running)
         return running
+
+    def _idle_crew(self) -> Crew:
+        """The processes kept from epoch to epoch; others where these are at work on another iteration."""
+        busy = self._crew is not None and self._crew.busy is not None and self._crew.busy() is not None
+        if self._crew is None or busy or not self._crew.close.alive:
+            self._crew = Crew(replace(self.job, workers=0), self.job.workers, self.job.ahead)
+        return self._crew
 
     def reached(self, epoch: int, position: int) -> None:
         """Note that everything before ``position`` was handed out."""
@@ -127,6 +171,8 @@ class Session:
         self.closes += 1
         for running in list(self._running):
             running.close()
+        if self._crew is not None:
+            self._crew.close()
 
     def set_epoch(self, epoch: int) -> None:
         """Make ``epoch`` the next iteration's."""
@@ -136,8 +182,10 @@ class Session:
         """Take a share of every epoch from now on, where the loader was made before there were several consumers."""
         if self.job.shard_given or self.job.steps.shard.world > 1 or shard.world == 1:
             return
-        self.job = self.job.shared(shard)
-        if not (self.job.seed_given or self._resumed):
+        order, self.job = self.job.steps.order, self.job.shared(shard)
+        if self._resumed:
+            self.job = replace(self.job, steps=replace(self.job.steps, order=order))
+        elif not self.job.seed_given:
             self.job = self.job.reseeded(common_seed(self.job.recipe.source))
 
     def adopt(self, job: Job) -> None:
@@ -213,6 +261,8 @@ def restored(job: Job, state: dict[str, Any]) -> tuple[Job, tuple[int, int]]:
     seed = theirs.get("seed")
     if not job.seed_given and isinstance(seed, int) and order.describe().get("seed") is not None:
         order = reseeded(order, seed)
+    if isinstance(lanes := theirs.get("lanes"), int) and lanes > 0:  # any number of ranks may go on in these
+        order = relaned(order, lanes)
     ours = order.describe()
     for key in {**theirs, **ours}:
         if theirs.get(key) != ours.get(key):
@@ -281,7 +331,7 @@ class Face:
         self._session.load_state_dict(state)
 
     def stats(self) -> dict[str, Any]:
-        """Rows, batches, bytes, rows per second, waiting; with ``num_workers=0`` also seconds by phase."""
+        """Rows, batches, bytes, rows per second, seconds by phase, waiting and what for; see ``Stats.report``."""
         return self._session.stats.report()
 
 
@@ -298,7 +348,8 @@ def deliver(session: Session, items: Iterator[Any], begun: tuple[int, int]) -> I
     Args:
         begun: epoch and position of the first step.
     """
-    return _delivered(session, items, begun, session.closes)
+    handed_out = _delivered(session, items, begun, session.closes)
+    return lined(handed_out, session, session.job.left(begun[1])) if session.job.progressbar else handed_out
 
 
 def _delivered(session: Session, items: Iterator[Any], begun: tuple[int, int], closes: int) -> Iterator[Any]:
@@ -321,6 +372,8 @@ def _delivered(session: Session, items: Iterator[Any], begun: tuple[int, int], c
         end, kept = job.steps.end_of(start, number), None
         if type(item) is Parcel:
             session.errors.add(item.faults, job.recipe.on_error)
+            if item.spent is not None:
+                session.stats.add(item.spent)
             item, kept = item.value, item.kept
         if item is not None:
             session.stats.handed_out(-(-(end - before) // job.steps.shard.world), nbytes_of(item), waited_s)

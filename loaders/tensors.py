@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from lakefmt.cells import Array, Rows
 from lakefmt.errors import DtypeError, InvalidInput
 from lakefmt.loaders.batch import OFFSETS, Batch, Parcel, map_values
 
-_SIGNED = {"uint16": np.int32, "uint32": np.int64, "uint64": np.int64}
+_SIGNED = {2: np.int32, 4: np.int64, 8: np.int64}  # of unsigned integers, by their bytes
 _INT64_END = 2**63
 
 
@@ -37,17 +37,19 @@ class _Unfit(Exception):
 
 def tensor_of(array: Array) -> Any:
     """A tensor over ``array``'s memory where possible; the array itself when torch has no such dtype."""
-    signed = _SIGNED.get(array.dtype.name)
+    dtype = array.dtype
+    signed = _SIGNED.get(dtype.itemsize) if dtype.kind == "u" else None
     if signed is not None:
-        if array.dtype.itemsize == 8 and array.size and array.max() >= _INT64_END:
+        if dtype.itemsize == 8 and array.size and array.max() >= _INT64_END:
             flat = int(np.argmax(array.reshape(-1) >= _INT64_END))
             raise _Unfit(int(array.reshape(-1)[flat]), flat)
         return torch.from_numpy(array.astype(signed))
-    if array.dtype.kind not in "biufc" or array.dtype.type in (np.longdouble, np.clongdouble):
+    if dtype.kind not in "biufc" or dtype.type in (np.longdouble, np.clongdouble):
         return array
-    if not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
-    if not array.flags.writeable or not array.flags.aligned or any(s < 0 for s in array.strides):
+    if not dtype.isnative:
+        array = array.astype(dtype.newbyteorder("="))
+    flags = array.flags
+    if not flags.writeable or not flags.aligned or any(s < 0 for s in array.strides):
         array = array.copy()  # a read-only or reversed view cannot be shared
     return torch.from_numpy(array)
 
@@ -145,7 +147,7 @@ def to_packed(batch: Any, rows: Rows | None = None) -> Any:
 def unpacked(batch: Any) -> Any:
     """Undo ``to_packed`` on arrival."""
     if isinstance(batch, Parcel):
-        return Parcel(unpacked(batch.value), batch.faults, batch.kept)
+        return replace(batch, value=unpacked(batch.value))
     if not isinstance(batch, Batch):
         return batch
     return map_values(batch, lambda value: value.unpack() if isinstance(value, Packed) else value)
@@ -154,7 +156,7 @@ def unpacked(batch: Any) -> Any:
 def nested(batch: Any) -> Any:
     """Values with offsets (``ragged="flat"``) as nested tensors in the jagged layout."""
     if isinstance(batch, Parcel):
-        return Parcel(nested(batch.value), batch.faults, batch.kept)
+        return replace(batch, value=nested(batch.value))
     if not isinstance(batch, Batch):
         return batch
     joined = Batch()

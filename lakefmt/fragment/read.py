@@ -86,6 +86,8 @@ class FileReader:
         #: says why a file is gone, where somebody knows better than that it was lost
         self.explain: Callable[[ColumnFile], LakeError | None] = _lost
         self._lent: dict[str, dict[int, ref[Any]]] = {}
+        #: bytes asked of the store so far; of mapped files, what was taken of them
+        self.nbytes_read = 0
         self._reset()
 
     def _reset(self) -> None:
@@ -220,6 +222,7 @@ class FileReader:
         """The bytes of a file; of a large remote one only the columns asked for, at their places in a sparse mapping."""
         view = self._map(file)
         if view is not None:
+            self.nbytes_read += file.size
             self._check_whole(file, view)
             return view
         known = dict(file.columns_xxh64)
@@ -307,6 +310,7 @@ class FileReader:
             return
         target = out.reshape(len(out), -1).view(np.uint8)
         nbytes = target.shape[1]
+        self.nbytes_read += target.nbytes
         self.store.fill([(Range(k, a, nbytes), target[i].data) for i, (k, a) in enumerate(zip(keys, at.tolist(), strict=True))])
 
     def _flat_start(self, file: ColumnFile, field: Field, table: PageTable, page: int, itemsize: int) -> tuple[int, int]:
@@ -364,6 +368,8 @@ class FileReader:
                 span = splits[r - int(first[p])]
                 value = None if span is None else memoryview(page)[span[0] : span[1]]
             out.append(value)
+        if self.store.holds(file.key):  # pages are mapped: only the values are looked at
+            self.nbytes_read += sum(len(v) for v in out if v is not None)
         return out
 
     def blob(self, file: ColumnFile, row: int) -> Buffer | None:
@@ -376,6 +382,7 @@ class FileReader:
         start, size = table.offset.item(page), table.size.item(page)
         view = self._map(file)
         if view is not None:
+            self.nbytes_read += size
             head: Bytes = view[start : start + size]
         else:
             head = self._read(file, start, min(size, PAGE_HEAD_NBYTES))
@@ -386,6 +393,7 @@ class FileReader:
 
     def _read(self, file: ColumnFile, start: int, length: int) -> Bytes:
         """Exactly these bytes of a file."""
+        self.nbytes_read += length
         try:
             data = self.store.get_range(file.key, start, length)
         except NoSuchObject as e:
@@ -396,6 +404,7 @@ class FileReader:
 
     def _fetch(self, file: ColumnFile, ranges: list[Range]) -> list[Bytes]:
         """Exactly these ranges of a file."""
+        self.nbytes_read += sum(r.length for r in ranges)
         try:
             answers = self.store.get_ranges(ranges)
         except NoSuchObject as e:

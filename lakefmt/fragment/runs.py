@@ -1,8 +1,12 @@
 """Whole-column access to uniform tensors: every sample present, of one shape, so that a row is a place in a run of equal items.
 
 Three ways, by size. *Resident*: once a fair share of a small tensor has been asked for, it is put together in one array, and a
-batch is a single ``take``. *Mapped*: until then, rows come from views of the mapped pages. *By position*: what is too large to
-stay resident is read straight into the batch, row by row, so that memory does not grow with the dataset.
+batch is a single ``take``. *Mapped*: until then, and for narrow rows always, rows come from views of the mapped pages. *By
+position*: wide rows of what is too large to stay resident are read straight into the batch, row by row, so that memory does not
+grow with the dataset. (A narrow row costs less to copy than to ask for: there the kernel keeps, and takes back, what is mapped.)
+
+Rows are copied as records, opaque items of a row's bytes: values in a file begin anywhere, and of an array of numbers that is not
+aligned ``np.take`` first makes a copy, all of it.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from lakefmt.fragment.meta import ColumnFile, Field, Fragment, Layout, stored_dt
 from lakefmt.fragment.read import FileReader
 from lakefmt.htypes import TensorDef
 
-#: Rows this wide are copied one by one when they come from several pages; narrower ones by vectorised indexing.
+#: Rows this wide are copied one by one when they come from several pages; narrower ones page by page.
 _WIDE_NBYTES = 2048
 #: A small tensor is put together when one in so many of its rows has been asked for.
 _SHARE = 8
@@ -64,16 +68,23 @@ class Runs:
         self._part_ends = np.cumsum([f.rows for _, f in parts], dtype=np.int64)
         self._known: dict[int, tuple[list[_Page], list[Array]]] = {}  # pages of a file, and views of them
         self._pages = _Pages({})
+        shape = parts[0][1].shape or ()
+        self._row_nbytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(definition.dtype).itemsize
+        self._narrow = self._row_nbytes < _WIDE_NBYTES
 
     def gather(self, rows: Rows, out: Array) -> bool:
         """Copy rows into ``out``; False when there is no cheap way yet (light columns of which little was asked so far)."""
+        if not out.nbytes:
+            return True
+        out = _records(out)
         whole = self._whole
         if whole is None and self._resident:
             self._asked += len(rows)
             if self._asked * _SHARE >= self._rows and self._all_alike():
                 whole = self._put_together()
         if whole is not None:
-            np.take(whole, rows, axis=0, out=out, mode="clip")
+            self._reader.nbytes_read += out.nbytes
+            np.take(whole, rows, out=out, mode="clip")
             return True
         if not self._flat:
             return False
@@ -82,8 +93,9 @@ class Runs:
         inside = rows - pages.first[page]
         if pages.views is None:
             keys = [pages.pages[p].key for p in page.tolist()]
-            self._reader.fill(keys, pages.starts[page] + inside * out[:1].nbytes, out)
+            self._reader.fill(keys, pages.starts[page] + inside * self._row_nbytes, out)
         else:
+            self._reader.nbytes_read += out.nbytes
             _copy(pages.views, page, inside, out)
         return True
 
@@ -104,14 +116,13 @@ class Runs:
             return self._whole
 
     def _part(self, file: ColumnFile, field: Field) -> Array:
-        shape = field.shape or ()
         if field.layout is Layout.FLAT:
             pages = self._reader.flat_pages(self._definition, file, field, always=True)
             if pages is not None:
-                return pages[0] if len(pages) == 1 else np.concatenate(pages)
-            return self._reader.flat(self._definition, file, field, np.arange(field.rows))
+                return np.concatenate([_records(p) for p in pages]) if len(pages) > 1 else _records(pages[0])
+            return _records(self._reader.flat(self._definition, file, field, np.arange(field.rows)))
         values: Array = self._reader.light(file, field).values
-        return values[: field.rows * int(np.prod(shape, dtype=np.int64))].reshape(field.rows, *shape)
+        return np.ascontiguousarray(values).view(np.uint8)[: field.rows * self._row_nbytes].view(f"V{self._row_nbytes}")
 
     def _find_pages(self, rows: Rows) -> _Pages:
         """The pages of the files that hold these rows, and of those that were asked for before; of local files all at once."""
@@ -136,7 +147,9 @@ class Runs:
         for start, rows in self._reader.flat_extents(self._definition, file, field):
             pages.append(_Page(file.key, start, first))
             first += rows
-        return pages, (self._reader.flat_pages(self._definition, file, field) or []) if self._resident else []
+        mapped = self._resident or self._narrow
+        views = self._reader.flat_pages(self._definition, file, field, always=self._narrow) if mapped else None
+        return pages, [_records(v) for v in views or ()]
 
 
 def find_runs(reader: FileReader, definition: TensorDef, fragments: Sequence[Fragment], *, resident: bool) -> Runs | None:
@@ -157,14 +170,30 @@ def find_runs(reader: FileReader, definition: TensorDef, fragments: Sequence[Fra
     return Runs(reader, definition, parts, resident=resident)
 
 
+def _records(array: Array) -> Array:
+    """``(rows, *shape)`` as ``(rows,)`` opaque items over the same memory."""
+    return array.reshape(-1).view(f"V{array.nbytes // len(array)}")
+
+
 def _copy(views: list[Array], page: Rows, inside: Rows, out: Array) -> None:
     """``out[i] = views[page[i]][inside[i]]``."""
     if len(views) == 1:
-        np.take(views[0], inside, axis=0, out=out, mode="clip")
-    elif len(out) and out.nbytes // len(out) >= _WIDE_NBYTES:
+        np.take(views[0], inside, out=out, mode="clip")
+    elif out.itemsize >= _WIDE_NBYTES:
         for i, (p, r) in enumerate(zip(page.tolist(), inside.tolist(), strict=True)):
             out[i] = views[p][r]
     else:
-        for p in np.unique(page).tolist():
-            here = np.flatnonzero(page == p)
-            out[here] = views[p][inside[here]]
+        _copy_sorted(views, page, inside, out)
+
+
+def _copy_sorted(views: list[Array], page: Rows, inside: Rows, out: Array) -> None:
+    """The same page by page. (Measured, 8,192 rows of 64 bytes in ten pages: 108 ns a row; a mask for every page: 198.)"""
+    keys = page.astype(np.uint16) if len(views) <= 1 << 16 else page  # of sixteen bits, NumPy's stable sort is a radix sort
+    order = np.argsort(keys, kind="stable")
+    keys, inside, taken = keys[order], inside[order], np.empty_like(out)
+    ends = [*(np.flatnonzero(np.diff(keys)) + 1).tolist(), len(keys)]
+    begin = 0
+    for end in ends:
+        np.take(views[keys[begin]], inside[begin:end], out=taken[begin:end], mode="clip")
+        begin = end
+    out[order] = taken

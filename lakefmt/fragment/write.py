@@ -29,6 +29,9 @@ from lakefmt.storage import Bytes, Store
 
 #: Fixed-shape rows up to this many bytes stay in the light file, where SQL reads them with the labels.
 LIST_NBYTES_MAX = 128
+#: ... except vectors of at least so many bytes where a fragment has so many bytes of them, of a dtype that Parquet's lists hold.
+VECTOR_NBYTES_MIN = 32
+VECTORS_NBYTES_MIN = 8 << 20
 #: Ragged rows up to this mean size stay in the light file as lists; larger ones become directly addressable blobs.
 RAGGED_NBYTES_MAX = 1024
 #: Text of this mean length (in UTF-8 bytes) or more gets pages of its own.
@@ -149,7 +152,7 @@ def _field(definition: TensorDef, column: Column, name: str) -> Field:
         common = column.common_shape()
         if common is not None:
             nbytes = rows * int(np.prod(common, dtype=np.int64)) * column.dtype.itemsize
-            layout = _fixed_layout(common, column.dtype.itemsize)
+            layout = _fixed_layout(common, column.dtype, rows)
             return Field(
                 id=definition.id, column=name, layout=layout, rows=rows, shape=common, shape_min=common, shape_max=common,
                 ndim_min=len(common), ndim_max=len(common), nbytes=nbytes,
@@ -172,11 +175,13 @@ def _field(definition: TensorDef, column: Column, name: str) -> Field:
     )
 
 
-def _fixed_layout(shape: Shape, itemsize: int) -> Layout:
+def _fixed_layout(shape: Shape, dtype: np.dtype[Any], rows: int) -> Layout:
     if shape == ():
         return Layout.SCALAR
-    size = int(np.prod(shape, dtype=np.int64)) * itemsize
-    return Layout.LISTS if size <= LIST_NBYTES_MAX else Layout.FLAT
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    # a long column of vectors is worth a file in which a vector is found without decoding the others; as numbers it stays readable
+    many = size >= VECTOR_NBYTES_MIN and size * rows >= VECTORS_NBYTES_MIN and dtype.name in _NATIVE_LISTS
+    return Layout.FLAT if many or size > LIST_NBYTES_MAX else Layout.LISTS
 
 
 def _shape_stats(shapes: Sequence[Shape | None]) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from multiprocessing.context import get_spawning_popen
 
-from lakefmt.errors import NoSuchObject
+from lakefmt.errors import InvalidInput, NoSuchObject
 from lakefmt.storage.port import Bytes, Entry, Range, Store, Writer
 
 _PLACES: dict[str, dict[str, tuple[bytes, float]]] = {}
@@ -25,7 +26,11 @@ class MemoryStore(Store):
             self._objects = _PLACES.setdefault(self.name, {})
 
     def __reduce__(self) -> tuple[type[MemoryStore], tuple[str]]:
-        # A spawned process opens a place of its own, empty: opening the dataset there says so by NoSuchDataset.
+        if get_spawning_popen() is not None:  # on its way into a process that does not share this one's memory
+            raise InvalidInput(
+                f"{self.url} lives in the memory of this process, where no other sees it; for worker processes keep the dataset "
+                "in a folder, fork them, or use num_workers=0"
+            )
         return (MemoryStore, (self.name,))
 
     def get(self, key: str) -> bytes:

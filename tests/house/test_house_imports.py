@@ -46,7 +46,7 @@ LAYERS = (
         "lakefmt",
     ),
     ("query", "loaders"),
-    ("cli", "demo"),
+    ("cli", "commands", "demo"),
 )
 
 #: Methods of what people hold that reach up to the room that knows, each by an import inside the function.
@@ -59,7 +59,7 @@ UPWARD = {
 }
 
 #: What only the room that needs it may import, and when.
-HEAVY = ("torch", "tensorflow", "duckdb", "sqlglot", "pandas", "PIL", "simplejpeg", "s3fs", "gcsfs", "adlfs")
+HEAVY = ("torch", "tensorflow", "jax", "torchcodec", "duckdb", "sqlglot", "pandas", "PIL", "simplejpeg", "s3fs", "gcsfs", "adlfs")
 
 _ALL = imports()
 _OURS = [i for i in _ALL if i.target.split(".")[0] == "lakefmt"]

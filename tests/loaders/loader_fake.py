@@ -80,6 +80,9 @@ class FakeSource:
     def is_local(self) -> bool:
         return self._local
 
+    def nbytes_read(self) -> int:
+        return 0
+
     def identity(self) -> dict[str, Any]:
         return {"address": "memory://fake", "version": self._tag, "rows": self._n}
 

@@ -56,7 +56,7 @@ def test_other_things_are_named(ds: Any, step: Callable[[Any], Any], named: str)
         step(ds.dataloader())
 
 
-_GOOD_STATE = {"format": 1, "epoch": 0, "rows": 0, "plan": {}, "source": "x", "source_text": ""}
+_GOOD_STATE = {"format": 2, "epoch": 0, "rows": 0, "plan": {}, "source": "x", "source_text": ""}
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,15 @@ _GOOD_STATE = {"format": 1, "epoch": 0, "rows": 0, "plan": {}, "source": "x", "s
         (lambda c: c.pytorch(device=True), r"device=True is no torch device"),
         (lambda c: c.pytorch(device=2**70), r"device=1180591620717411303424 is no torch device"),
         (lambda c: c.pytorch(device="cuda:999"), r"device='cuda:999'"),
-        (lambda c: c.pytorch(distributed=True), r"no option 'distributed'; known.*'collate_fn'.*'pin_memory'.*'shard'$"),
+        (lambda c: c.pytorch(distribute=3, what=1), r"no option 'distribute'; did you mean 'distributed'"),
+        (lambda c: c.pytorch(colour=True), r"no option 'colour'; known.*'collate_fn'.*'pin_memory'.*'shard'$"),
+        (lambda c: c.numpy(distributed="yes"), r"distributed='yes'"),
+        (lambda c: c.numpy(rank=0), r"rank=0, world_size=None.*both"),
+        (lambda c: c.numpy(rank=2, world_size=2), r"rank 2 of 2"),
+        (lambda c: c.numpy(rank=0.5, world_size=2), r"rank=0\.5"),
+        (lambda c: c.numpy(rank=0, world_size=0), r"world_size=0"),
+        (lambda c: c.numpy(rank=0, world_size=2, shard=(0, 2)), r"shard=\(0, 2\).*already"),
+        (lambda c: c.numpy(distributed=False, rank=0, world_size=2), r"distributed=False, rank=0"),
         (lambda c: c.pytorch(persistent_worker=True), r"did you mean 'persistent_workers'"),
         (lambda c: c.numpy().set_epoch(2**70), r"epoch=1180591620717411303424"),
         (lambda c: c.numpy(ragged=5), r"ragged=5"),
@@ -93,7 +101,7 @@ _GOOD_STATE = {"format": 1, "epoch": 0, "rows": 0, "plan": {}, "source": "x", "s
         (lambda c: c.numpy().set_epoch("a"), r"epoch='a'"),
         (lambda c: c.numpy().set_epoch(-1), r"epoch=-1"),
         (lambda c: c.numpy().load_state_dict(5), r"no loader state"),
-        (lambda c: c.numpy().load_state_dict({"format": 1}), r"damaged"),
+        (lambda c: c.numpy().load_state_dict({"format": 2}), r"damaged"),
         (lambda c: c.numpy().load_state_dict({**_GOOD_STATE, "rows": -1}), r"damaged.*rows"),
         (lambda c: c.numpy().load_state_dict({**_GOOD_STATE, "epoch": "a"}), r"damaged.*epoch"),
         (lambda c: c.numpy().load_state_dict({**_GOOD_STATE, "epoch": 2**70}), r"damaged.*epoch"),

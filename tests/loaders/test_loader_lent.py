@@ -16,6 +16,7 @@ from lakefmt.codecs import encode
 from lakefmt.errors import BadSample, InvalidInput
 from lakefmt.loaders import Batch, dataloader
 from lakefmt.loaders import pytorch as front
+from lakefmt.loaders.steps import Shard
 
 
 def labels(loader: Any) -> list[list[int]]:
@@ -198,7 +199,7 @@ def test_batches_are_made_ahead_and_threads_end() -> None:
 @pytest.fixture
 def rank(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Sets rank and world of torch.distributed, as loaders see them."""
-    return lambda *shard: monkeypatch.setattr(front, "current_shard", lambda: shard)
+    return lambda *shard: monkeypatch.setattr(front, "torch_share", lambda: Shard(*shard) if shard else None)
 
 
 def test_ranks_that_come_up_after_the_loader_was_made(rank: Any) -> None:

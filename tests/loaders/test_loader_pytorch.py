@@ -168,8 +168,12 @@ def test_stats() -> None:
 
 def test_options_are_checked() -> None:
     chain = dataloader(numbers(10)).batch(2)
-    with pytest.raises(InvalidInput, match=r"no option 'prefetch'.*'prefetch_factor'"):
-        chain.pytorch(prefetch=3)  # type: ignore[call-arg]
+    with pytest.raises(InvalidInput, match=r"no option 'prefetch_factors'.*'prefetch_factor'"):
+        chain.pytorch(prefetch_factors=3)  # type: ignore[call-arg]
+    with pytest.raises(InvalidInput, match="prefetch=-1"):
+        chain.pytorch(prefetch=-1)
+    with pytest.raises(InvalidInput, match=r"use_local_cache.*local_cache_size="):
+        chain.pytorch(use_local_cache=True)  # type: ignore[call-arg]
     with pytest.raises(InvalidInput, match="num_workers=-1"):
         chain.pytorch(-1)
     with pytest.raises(InvalidInput, match="num_threads"):

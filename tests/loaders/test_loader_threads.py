@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from loader_fake import numbers
+from loader_fake import FakeSource, numbers
 
 from lakefmt.loaders import dataloader
 
@@ -143,3 +143,11 @@ def test_batches_are_never_written_again() -> None:
     addresses = {b["x"].__array_interface__["data"][0] for b in held}
     assert len(addresses) == len(held)
     assert np.concatenate([b["x"][:, 0] for b in held]).tolist() == list(range(5000))
+
+
+def test_batches_ahead_are_bounded_by_bytes() -> None:
+    data = FakeSource({"x": np.zeros((800, 10_000), np.float32)})  # 40 KB a row
+    iterator = iter(dataloader(data).batch(50).numpy(prefetch=8))  # 2 MB a batch, gathered alone
+    next(iterator)
+    time.sleep(0.3)
+    assert data.gathers == 5  # the one handed out, and as many as fit 8 MB

@@ -11,7 +11,7 @@ import pytest
 from loader_fake import FakeSource
 
 from lakefmt.loaders import dataloader
-from lakefmt.loaders.unitpool import UnitPool
+from lakefmt.loaders.unitpool import LOT_UNITS, UnitPool
 
 N, UNIT = 997, 20
 
@@ -46,27 +46,50 @@ def test_it_changes_nothing(threads: int | None) -> None:
         assert [plain(b) for b in pooled] == [plain(b) for b in direct]
 
 
-def test_units_are_read_once_and_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def counted(monkeypatch: pytest.MonkeyPatch) -> tuple[list[int], list[int]]:
+    """Units as they are read, and how many are held then."""
     read: list[int] = []
     held: list[int] = []
     original = UnitPool._read
 
-    def counting(self: UnitPool, unit: int) -> Any:
-        read.append(unit)
-        held.append(len(self._units) + 1)
-        return original(self, unit)
+    def counting(self: UnitPool, units: list[int]) -> None:
+        read.extend(u for u in dict.fromkeys(units) if u not in self._units)
+        original(self, units)
+        held.append(len(self._units))
 
     monkeypatch.setattr(UnitPool, "_read", counting)
+    return read, held
+
+
+def test_units_are_read_once_and_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, held = counted(monkeypatch)
     loader = batches(local=False)
-    group = loader.state_dict()["plan"]["group"]
-    assert 5 <= group <= 12
+    plan = loader.state_dict()["plan"]
+    group, lanes = plan["group"], plan["lanes"]
+    assert (group, lanes) == (9, 2)
     iterator = iter(loader)
     next(iterator)
-    assert len(read) <= 8  # the first batches wait for no buffer to fill
+    assert len(read) <= 3 * LOT_UNITS  # the first batches wait for no buffer to fill
     list(iterator)
-    units = -(-N // UNIT)
-    assert len(read) == len(set(read)) == units - group  # the first group's rows were read one by one
-    assert max(held) <= 2 * group + 1
+    assert len(set(read)) >= -(-N // UNIT) - 1
+    assert len(read) < len(set(read)) + lanes  # each once, but for what lies on a border of lanes
+    assert max(held) <= 2 * (group + lanes)
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_each_rank_reads_its_own_lanes(monkeypatch: pytest.MonkeyPatch, world: int) -> None:
+    read, _ = counted(monkeypatch)
+    chain = dataloader(source(False)).shuffle(mode="window", buffer_size=0.8, seed=2).batch(16)
+    seen: list[int] = []
+    shared = 0
+    for rank in range(world):
+        read.clear()
+        seen += [i for b in chain.numpy(return_index=True, rank=rank, world_size=world, num_threads=0) for i in b["index"].tolist()]
+        shared += len(set(read))
+    assert set(seen) == set(range(N))
+    assert len(seen) < N + world
+    lanes = chain.numpy(rank=0, world_size=world).state_dict()["plan"]["lanes"]
+    assert shared <= -(-N // UNIT) + lanes  # what two ranks both read lies on a border of lanes
 
 
 def test_resuming_in_the_middle() -> None:
