@@ -23,8 +23,10 @@ def download(source: Any, tensors: Sequence[str] | None, progress: Callable[[Pro
     names = None if tensors is None else _named(source, tensors)
     snapshot = _snapshot(source)
     store = snapshot.reader.store
-    if not isinstance(store, CachedStore):  # a local one; what is opened by address and is remote has a cache
+    if store.is_local:
         return Downloaded(present=sum(1 for _ in source.objects(names)))
+    if not isinstance(store, CachedStore):  # a handle made by hand
+        raise InvalidInput(f"{store.url}: this handle has no cache to download to; open the dataset by its address")
     store.look_on_disk()
     try:
         return bring(store, list(source.objects(names)), progress, lambda key: _why_gone(snapshot, key))

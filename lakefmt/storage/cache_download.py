@@ -141,6 +141,7 @@ def _make_room(store: CachedStore, disk: DiskCache, wanted: Sequence[Whole], mis
         if not set_by_user:
             disk = _use(store, disk.room.used() + lacking)
         disk.room.make_room(lacking, whole=True)
+        disk.wholes.look_again()
         free = shutil.disk_usage(disk.folder).free
     except OSError as e:
         raise StoreError(e.errno or 0, f"the cache folder {disk.folder} cannot be written ({e.strerror}); set LAKEFMT_CACHE") from e

@@ -85,8 +85,7 @@ class WholeFiles:
                 continue  # an unfinished one, or none of ours
             whole = Whole(key, int(size), xxh64)
             path = os.path.join(folder, name)
-            if _believed(path, whole):
-                self._note(key, f"{place}/{WHOLE_FOLDER}/{name}")
+            if _believed(path, whole) and self._note(key, f"{place}/{WHOLE_FOLDER}/{name}"):
                 return whole
             self._files.forget(f"{place}/{WHOLE_FOLDER}/{name}")
             with contextlib.suppress(OSError):
@@ -98,22 +97,31 @@ class WholeFiles:
         return None
 
     def has(self, key: str, place: str) -> bool:
-        """Whether an object is here whole; looked at anew every few seconds where it was not."""
+        """Whether an object is here whole; looked at anew every minute where it was, every few seconds where it was not."""
         known = self._known.get(key)
         if known is not None:
-            if time.monotonic() - known[1] > TOUCH_S:
-                self._note(key, known[0])
-            return True
+            return time.monotonic() - known[1] <= TOUCH_S or self._note(key, known[0])
         missed = self._absent.get(key)
         return (missed is None or time.monotonic() - missed > _ABSENT_S) and self.find(key, place) is not None
 
-    def _note(self, key: str, path: str) -> None:
-        """Remember where an object is, and that it is used now."""
+    def _note(self, key: str, path: str) -> bool:
+        """Remember where an object is, and that it is used now; False where it is gone."""
         full = os.path.join(self._folder, path)
-        with contextlib.suppress(OSError):
+        try:
             touch(full, os.stat(full))
+        except FileNotFoundError:
+            self._known.pop(key, None)
+            return False
+        except OSError:  # somebody else's: it can be read all the same
+            pass
         self._known[key] = (path, time.monotonic())
         self._absent.pop(key, None)
+        return True
+
+    def look_again(self) -> None:
+        """Believe nothing any more of what is here and what is not: room was made, or something came."""
+        self._known.clear()
+        self._absent.clear()
 
     def map(self, key: str) -> memoryview | None:
         """The object as memory; ``None`` where it is gone after all."""

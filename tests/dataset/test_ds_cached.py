@@ -157,3 +157,10 @@ def test_copying_goes_through_no_cache(place: Place, tmp_path: Path, cache: Path
     ds.deepcopy(str(tmp_path / "copy"))
     assert _store(ds).report()["fetched_nbytes"] == 0
     assert len(lakefmt.load(str(tmp_path / "copy"))) == ROWS - 2
+
+
+def test_a_copy_elsewhere_has_a_cache_too(place: Place, s3_options: dict[str, Any]) -> None:
+    copy = place.open(local_cache_size=50).copy(place.url + "-copy", storage_options=s3_options)
+    assert copy.download().files > 0
+    assert copy.source().is_local()
+    assert _read(copy) == _read(place.open())
