@@ -15,6 +15,7 @@ import contextlib
 import errno
 import os
 import struct
+import time
 import uuid
 import warnings
 from collections.abc import Iterator, Sequence
@@ -25,20 +26,20 @@ import xxhash
 from lakefmt.errors import CacheOff
 from lakefmt.storage.cache_locks import file_locks
 from lakefmt.storage.cache_memory import ChunkId
-from lakefmt.storage.cache_room import TEMP_PREFIX, WHOLE_FOLDER, Room, taken
-from lakefmt.storage.cache_whole import touch, whole_files
+from lakefmt.storage.cache_room import CHUNK_FILE_NBYTES, TEMP_PREFIX, WHOLE_FOLDER, Room, taken
+from lakefmt.storage.cache_whole import TOUCH_S, touch, whole_files
 
 _HEADER = struct.Struct("<4sIQ")
 _MAGIC = b"LKC1"
-_FILE_NBYTES = 64 << 10
 #: Bytes of a chunk; the last one of an object is shorter (or empty, where the object ends with the chunk before it).
-CHUNK_NBYTES = _FILE_NBYTES - _HEADER.size
+CHUNK_NBYTES = CHUNK_FILE_NBYTES - _HEADER.size
 #: Chunks that one reservation of room is for.
 _RESERVED_CHUNKS = 16
 _OBJECTS_MAX = 1 << 16
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_CLOEXEC = getattr(os, "O_CLOEXEC", 0)
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _CLOEXEC
 #: Neither a named pipe nor a link to elsewhere is of use here.
-_OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
+_OPEN = os.O_RDONLY | _CLOEXEC | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
 
 
 class DiskCache:
@@ -52,6 +53,7 @@ class DiskCache:
         self.off = False
         self._seed = xxhash.xxh3_64_intdigest(url.encode())
         self._objects: dict[str, tuple[str, int]] = {}
+        self._touched: dict[str, float] = {}
 
     def after_fork(self) -> None:
         """In a forked child."""
@@ -106,7 +108,8 @@ class DiskCache:
         try:
             st = os.fstat(fd)
             nbytes = st.st_size
-            found = self._intact(chunk, os.read(fd, _FILE_NBYTES + 1))
+            found = self._intact(chunk, os.read(fd, CHUNK_FILE_NBYTES + 1))
+            self._touch(chunk[0], path)
             touch(fd, st)
         except OSError:  # a folder, a disk that fails, or a file of somebody else's
             pass
@@ -115,6 +118,15 @@ class DiskCache:
         if found is None:
             self._remove(path, nbytes)
         return found
+
+    def _touch(self, key: str, path: str) -> None:
+        """Note a use of an object, to a minute."""
+        now_s = time.monotonic()
+        if now_s - self._touched.get(key, -TOUCH_S) >= TOUCH_S:
+            if len(self._touched) >= _OBJECTS_MAX:
+                self._touched.clear()
+            self._touched[key] = now_s
+            os.utime(os.path.dirname(path))
 
     def _intact(self, chunk: ChunkId, data: bytes) -> memoryview | None:
         """The bytes of a chunk from those of its file; ``None`` where they are not what was written."""
@@ -138,7 +150,7 @@ class DiskCache:
         """Keep chunks, as many as there is room for. Errors end the keeping, not the reading."""
         if self.off:
             return
-        step = max(1, min(_RESERVED_CHUNKS, self.room.nbytes_max // (4 * _FILE_NBYTES)))
+        step = max(1, min(_RESERVED_CHUNKS, self.room.nbytes_max // (4 * CHUNK_FILE_NBYTES)))
         try:
             for start in range(0, len(chunks), step):
                 some = chunks[start : start + step]

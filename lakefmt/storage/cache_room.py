@@ -1,13 +1,15 @@
 """How much room the files of a cache folder take, and making room: a budget in bytes for all processes that share the folder.
 
-A counter in a file, changed under a lock, says how much is taken. Who is about to write reserves first, so that it errs upwards:
-of a process that was killed a reservation stays that nothing came of. When the counter says that the budget is used up, one
-process looks at every file, drops those used longest ago until a tenth of the budget is free (so that looking is rare), and sets
-the counter right. Others do not wait for it: they go without keeping what they have.
+A counter in a file, changed under a lock, says how much is taken. Who is about to write reserves first, so that it errs upwards: of
+a process that was killed a reservation stays that nothing came of. So each process counts files once, before it first makes room.
 
-The time of last use is a file's access time, set by whoever reads it (mount options keep the kernel from it), to a minute. Whole
-objects, which somebody has asked for (``download``), make room for other whole objects only, and for chunks when they alone
-exceed the budget. Removing a name harms no reader: what is open or mapped stays.
+Room is made when the budget is used up, a little more than is needed. Objects used longest ago lose their chunks first, of the last
+one the chunks used longest ago, so that making room costs as much as is dropped, and a look at each object's folder, however much
+the cache holds. One process does it at a time; others do not wait for it, they go without keeping what they have.
+
+Times of last use are the modification time of an object's folder and the access times of files, set by whoever reads (mount options
+keep the kernel from it), to a minute. Whole objects, which somebody has asked for (``download``), make room for other whole objects
+only, and for chunks when they alone exceed the budget. Removing a name harms no reader: what is open or mapped stays.
 """
 
 from __future__ import annotations
@@ -16,16 +18,16 @@ import contextlib
 import os
 import struct
 import time
-from array import array
 from collections.abc import Iterator
 
-import numpy as np
 import xxhash
 
 from lakefmt.storage.cache_locks import FileLocks
 
 #: Bytes by which file systems count.
 _BLOCK_NBYTES = 4096
+#: Bytes of a chunk's file, unless the object ends in it.
+CHUNK_FILE_NBYTES = 64 << 10
 #: What an unfinished write is called, and the age in seconds from which on nobody is at work on it any more.
 TEMP_PREFIX = ".tmp-"
 _TEMP_AGE_MAX_S = 3600
@@ -34,8 +36,12 @@ WHOLE_FOLDER = "whole"
 #: Numbers of locks.
 USAGE_LOCK, EVICTION_LOCK = 1 << 62, (1 << 62) + 1
 _USAGE_WAIT_S = 1.0
+#: Room is made for this part of the budget at least.
+_SPARE = 64
 #: Seconds for which no room is looked for after none was found.
 _FULL_S = 10.0
+#: Files of an object's folder up to which each is looked at when they are counted; of more it is known what they take.
+_LOOKED_AT_MAX = 64
 _COUNTER = struct.Struct("<qQ")
 
 
@@ -52,6 +58,7 @@ class Room:
         self._counter = os.path.join(folder, "used")
         self.nbytes_max = nbytes_max
         self._locks = locks
+        self._counted = False
         self._full_until_s = 0.0
 
     def reserve(self, nbytes: int) -> bool:
@@ -77,7 +84,7 @@ class Room:
 
     def used(self) -> int:
         """Bytes taken, counted file by file."""
-        return _Files(self._folder).nbytes
+        return sum(map(_object_nbytes, _objects(self._folder)))
 
     def make_room(self, nbytes: int, *, whole: bool = False) -> bool:
         """Drop what was used longest ago until there is room for so many bytes, and some more; False where somebody else is at it.
@@ -88,12 +95,13 @@ class Room:
         if not self._locks.take(EVICTION_LOCK):
             return False
         try:
-            before = self._change(0) or 0
-            files = _Files(self._folder)
-            over = files.nbytes - self.nbytes_max
-            freed = files.drop(over + max(nbytes, self.nbytes_max // 10), over + nbytes if whole else over)
-            # what was reserved meanwhile stays reserved; what is on its way to the disk now is counted late
-            self._change(files.nbytes - freed - before)
+            if whole or not self._counted:  # what others have reserved meanwhile, and not written, is counted late
+                before = self._change(0) or 0
+                self._change(self.used() - before)
+                self._counted = True
+            over = (self._change(0) or 0) - self.nbytes_max
+            freed = _drop(self._folder, over + max(nbytes, self.nbytes_max // _SPARE), over + nbytes if whole else over)
+            self._change(-freed)
             return True
         finally:
             self._locks.drop(EVICTION_LOCK)
@@ -137,75 +145,96 @@ class Room:
         return self.used()
 
 
-class _Files:
-    """Every file of a folder, some 40 bytes each: chunks by number, others by path; and what they take together."""
+def _drop(folder: str, nbytes: int, wholes_nbytes: int) -> int:
+    """Remove files, those used longest ago first, until so many bytes are freed; how many are.
 
-    def __init__(self, folder: str) -> None:
-        self._objects: list[str] = []
-        self._used_ns, self._sizes, self._object, self._number = array("q"), array("q"), array("q"), array("q")
-        self._paths: list[str] = []
-        self.nbytes = 0
-        for path in _folders(folder):
-            for inside in _folders(path):
-                self._look(inside)
+    Args:
+        nbytes: to be freed by dropping chunks.
+        wholes_nbytes: to be freed even if whole objects have to go, after all chunks.
+    """
+    freed = 0
+    objects = sorted((st.st_mtime_ns, path) for path in _objects(folder) if (st := _stat(path)) is not None)
+    for _, path in objects:
+        if freed >= nbytes:
+            break
+        freed += _drop_chunks(path, nbytes - freed)
+    if freed < wholes_nbytes:
+        wholes = [e for _, path in objects for e in _scan(os.path.join(path, WHOLE_FOLDER))]
+        freed += _drop_files(wholes, wholes_nbytes - freed)
+    return freed
 
-    def _look(self, folder: str) -> None:
-        """Take in the folder of one object."""
-        self._objects.append(folder)
-        for entry in _scan(folder):
-            if entry.is_dir(follow_symlinks=False):
-                for whole in _scan(entry.path):
-                    self._add(whole, -1)
-            else:
-                try:
-                    self._add(entry, int(entry.name, 16))
-                except ValueError:
-                    self._add(entry, -2)
 
-    def _add(self, entry: os.DirEntry[str], number: int) -> None:
+def _drop_chunks(path: str, nbytes: int) -> int:
+    """Remove chunks of an object; bytes freed. The time of its last use stays, unless it had none."""
+    before = _stat(path)
+    entries = [e for e in _scan(path) if not e.is_dir(follow_symlinks=False)]
+    freed = _drop_files(entries, nbytes)
+    if before is not None:
+        with contextlib.suppress(OSError):
+            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    return freed
+
+
+def _drop_files(entries: list[os.DirEntry[str]], nbytes: int) -> int:
+    """Remove files until so many bytes are freed, and their folders with the last; bytes freed."""
+    found = [(st.st_atime_ns, taken(st.st_size), e.path) for e in entries if (st := _stat_entry(e)) is not None]
+    freed, emptied = 0, set[str]()
+    for _, size, path in sorted(found):
+        if freed >= nbytes:
+            break
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        freed += size
+        emptied.add(os.path.dirname(path))
+    for folder in emptied:
+        with contextlib.suppress(OSError):  # it holds something still, or again
+            os.removedirs(folder)
+    return freed
+
+
+def _object_nbytes(path: str) -> int:
+    """Bytes that an object's files take: of many chunks the last alone is looked at."""
+    total, chunks, entries = 0, dict[int, os.DirEntry[str]](), list[os.DirEntry[str]]()
+    for entry in _scan(path):
         try:
-            st = entry.stat(follow_symlinks=False)
-        except FileNotFoundError:  # dropped since it was listed
-            return
-        if entry.name.startswith(TEMP_PREFIX) and time.time() - st.st_mtime > _TEMP_AGE_MAX_S:
-            with contextlib.suppress(OSError):
-                os.unlink(entry.path)
-            return
-        self.nbytes += taken(st.st_size)
-        self._used_ns.append(st.st_atime_ns)
-        self._sizes.append(taken(st.st_size))
-        self._number.append(number)
-        if number >= 0:
-            self._object.append(len(self._objects) - 1)
-        else:
-            self._object.append(len(self._paths))
-            self._paths.append(entry.path)
-
-    def drop(self, nbytes: int, wholes_nbytes: int) -> int:
-        """Remove files, those used longest ago first, until so many bytes are freed; how many are.
-
-        Args:
-            nbytes: to be freed by dropping chunks.
-            wholes_nbytes: to be freed even if whole objects have to go, after all chunks.
-        """
-        number = np.frombuffer(self._number, np.int64)
-        freed, emptied = 0, set[str]()
-        for i in np.lexsort((np.frombuffer(self._used_ns, np.int64), number == -1)).tolist():
-            if freed >= (wholes_nbytes if number[i] == -1 else nbytes):
-                break
-            path = self._paths[self._object[i]] if number[i] < 0 else f"{self._objects[self._object[i]]}/{self._number[i]:x}"
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
-            freed += self._sizes[i]
-            emptied.add(os.path.dirname(path))
-        for folder in emptied:
-            with contextlib.suppress(OSError):  # it holds something still, or again
-                os.removedirs(folder)
-        return freed
+            chunks[int(entry.name, 16)] = entry
+        except ValueError:
+            inside = entry.is_dir(follow_symlinks=False)
+            entries += _scan(entry.path) if inside else [entry]
+    if len(chunks) > _LOOKED_AT_MAX:
+        last = chunks.pop(max(chunks))
+        total, chunks = len(chunks) * CHUNK_FILE_NBYTES, {0: last}
+    entries += chunks.values()
+    return total + sum(taken(st.st_size) for e in entries if (st := _stat_entry(e)) is not None)
 
 
-def _folders(path: str) -> Iterator[str]:
-    return (e.path for e in _scan(path) if e.is_dir(follow_symlinks=False))
+def _stat_entry(entry: os.DirEntry[str]) -> os.stat_result | None:
+    """What is known of a file; ``None`` where it is gone, as a write is that nobody has finished for long."""
+    try:
+        st = entry.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    if entry.name.startswith(TEMP_PREFIX) and time.time() - st.st_mtime > _TEMP_AGE_MAX_S:
+        with contextlib.suppress(OSError):
+            os.unlink(entry.path)
+        return None
+    return st
+
+
+def _stat(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path, follow_symlinks=False)
+    except OSError:
+        return None
+
+
+def _objects(folder: str) -> Iterator[str]:
+    """Folders of all objects."""
+    for shard in _scan(folder):
+        if shard.is_dir(follow_symlinks=False):
+            for entry in _scan(shard.path):
+                if entry.is_dir(follow_symlinks=False):
+                    yield entry.path
 
 
 def _scan(path: str) -> list[os.DirEntry[str]]:

@@ -24,14 +24,16 @@ class Serialised:
 
     def __init__(self, app: Callable[..., Iterable[bytes]]) -> None:
         self._app = app
-        self._lock = threading.Lock()
+        self._lock, self._counting = threading.Lock(), threading.Lock()
         self._requests: Counter[str] = Counter()
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         if environ["PATH_INFO"] == "/_requests":
             start_response("200 OK", [("Content-Type", "application/json")])
-            return [json.dumps(self._requests.copy()).encode()]
-        self._requests[f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}"] += 1
+            with self._counting:
+                return [json.dumps(self._requests).encode()]
+        with self._counting:
+            self._requests[f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}"] += 1
         if environ["REQUEST_METHOD"] in ("GET", "HEAD"):
             return self._app(environ, start_response)
         with self._lock:

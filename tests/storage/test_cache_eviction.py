@@ -47,6 +47,9 @@ def _age(folder: Path, seconds: float) -> None:
     for path in files(folder):
         st = path.stat()
         os.utime(path, ns=(st.st_atime_ns - int(seconds * 1e9), st.st_mtime_ns))
+    for path in {p.parent for p in files(folder)}:
+        st = path.stat()
+        os.utime(path, ns=(st.st_atime_ns, st.st_mtime_ns - int(seconds * 1e9)))
 
 
 @pytest.mark.parametrize("chunks", [1, 2, 7, 40])
@@ -78,6 +81,21 @@ def test_what_was_used_longest_ago_goes_first(far: Far, tmp_path: Path) -> None:
     for number in (3, 11, *range(20, 37)):
         _chunk(store, number)
     assert len(far.requests()) == asked
+
+
+def test_objects_used_longest_ago_lose_their_chunks_first(far: Far, tmp_path: Path) -> None:
+    store = near(far, tmp_path / "cache", disk=100 * CHUNK_ROOM)
+    for key in ("data/small0", "data/x", "data/small1"):
+        store.get(key)
+        _age(tmp_path / "cache", 1000)
+    _chunk(near(far, tmp_path / "cache", disk=100 * CHUNK_ROOM), 0, "data/small0")  # the oldest, but used again
+    near(far, tmp_path / "cache", disk=90 * CHUNK_ROOM).get("data/y")
+    asked = len(far.requests())
+    for key in ("data/small0", "data/small1", "data/y"):
+        store.get(key)
+    assert len(far.requests()) == asked
+    left = [p for p in files(tmp_path / "cache") if p.stat().st_size == CHUNK_ROOM]
+    assert 60 + 2 * 3 < len(left) < 2 * 60, "of the one used longest ago only as much went as was needed"
 
 
 def test_a_use_changes_no_modification_time(far: Far, tmp_path: Path) -> None:
