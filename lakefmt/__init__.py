@@ -18,12 +18,13 @@ from lakefmt.api import dataset, delete, empty, exists, load, query
 from lakefmt.dataset import Dataset
 from lakefmt.sample import Sample, read
 from lakefmt.tensor import Tensor
+from lakefmt.tokenising import tokenise
 from lakefmt.versioning.diff import Diff
 from lakefmt.view import View
 
 __all__ = [
     "Dataset", "Diff", "Sample", "Tensor", "View", "__version__", "dataset", "delete", "empty", "errors", "exists", "load",
-    "query", "random", "read",
+    "query", "random", "read", "tokenise",
 ]  # fmt: skip
 
 

@@ -41,15 +41,20 @@ def create_tensor(writer: Writer, name: str, *, exist_ok: bool = False, **option
             if exist_ok:
                 return
             raise AlreadyExists(f"{writer.url} has a tensor {name!r} already; pass exist_ok=True to keep it")
-        _check_free(writer, name)
-        taken = {t.id for t in writer.version.state.tensors}
-        field_id = next(i for i in iter(lambda: uuid.uuid4().int & 0x7FFFFFFF, -1) if i not in taken)
-        definition = define_tensor(field_id, name, **options)
+        check_free(writer, name)
+        definition = define_tensor(fresh_id(writer), name, **options)
         writer.flush()
         writer.commit_changes(Transaction(lambda version: [AddTensor(definition)]))
 
 
-def _check_free(writer: Writer, name: str, leaving: str = "") -> None:
+def fresh_id(writer: Writer) -> int:
+    """A field id that no tensor has."""
+    taken = {t.id for t in writer.version.state.tensors}
+    return next(i for i in iter(lambda: uuid.uuid4().int & 0x7FFFFFFF, -1) if i not in taken)
+
+
+def check_free(writer: Writer, name: str, leaving: str = "") -> None:
+    """Refuse a name that would be both a tensor's and a group's."""
     others = [n for n in writer.snapshot.definitions if n != leaving]
     group_of = [n for n in others if n.startswith(name + "/") or name.startswith(n + "/")]
     if group_of:
@@ -82,7 +87,7 @@ def rename_tensor(writer: Writer, name: str, new: str) -> None:
         writer.definition(name)
         if new in writer.snapshot.definitions:
             raise AlreadyExists(f"{writer.url} has a tensor {new!r} already")
-        _check_free(writer, new, leaving=name)
+        check_free(writer, new, leaving=name)
         _edit(writer, name, Edit.RENAMED, lambda now, _: replace(now, name=new))
 
 

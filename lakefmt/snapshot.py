@@ -22,8 +22,10 @@ from lakefmt.fragment.columns import Shape
 from lakefmt.fragment.meta import INLINE_FOLDER, ColumnFile, Fragment, Slice
 from lakefmt.fragment.read import DECODED_NBYTES_MAX, RESIDENT_NBYTES_MAX, FileReader
 from lakefmt.fragment.runs import Runs, find_runs
+from lakefmt.fragment.spans import Spans
 from lakefmt.fragment.stats import FieldStats
 from lakefmt.htypes import Kind, TensorDef
+from lakefmt.rowspans import row_lengths, row_spans
 from lakefmt.storage import Whole
 from lakefmt.versioning.leaves import Leaves, Tree
 from lakefmt.versioning.records import Version
@@ -219,7 +221,7 @@ class Snapshot:
             )
         return out
 
-    def _by_fragment(self, rows: Rows) -> Iterator[tuple[Fragment, Rows, Rows]]:
+    def by_fragment(self, rows: Rows) -> Iterator[tuple[Fragment, Rows, Rows]]:
         """Each fragment concerned, where its rows go in the answer, and their offsets."""
         index, offsets = self.locate(rows)
         if len(self.fragments) == 1 or (len(index) and bool((index == index[0]).all())):
@@ -248,7 +250,7 @@ class Snapshot:
                 return Dense(out)
         if len(rows) == 1:
             return self._one(definition, int(rows[0]), out)
-        parts = [(at, self._fragment_cells(definition, f, o)) for f, at, o in self._by_fragment(rows)]
+        parts = [(at, self._fragment_cells(definition, f, o)) for f, at, o in self.by_fragment(rows)]
         if len(parts) == 1:
             cells = parts[0][1]
         else:
@@ -304,7 +306,7 @@ class Snapshot:
         """Shapes of samples, without reading or decoding them; ``None`` for the missing."""
         definition = self.definition(name)
         out: list[Shape | None] = [None] * len(rows)
-        for fragment, at, offsets in self._by_fragment(np.asarray(rows, np.int64)):
+        for fragment, at, offsets in self.by_fragment(np.asarray(rows, np.int64)):
             for i, shape in zip(at.tolist(), self._fragment_shapes(definition, fragment, offsets), strict=True):
                 out[i] = shape
         return out
@@ -326,6 +328,25 @@ class Snapshot:
             for i, shape in zip(hits, self.reader.shapes(overlay.files, entry, new), strict=True):
                 out[i] = shape
         return out
+
+    def lengths(self, name: str, rows: Rows) -> Rows:
+        """Elements of one-dimensional samples, int64 (n,), without reading them; -1 for the missing.
+
+        Raises:
+            ShapeError: a sample has another number of dimensions.
+        """
+        self._after_fork()
+        return row_lengths(self, name, np.asarray(rows, np.int64))
+
+    def spans(self, name: str, rows: Rows) -> Spans | None:
+        """Where the elements of one-dimensional samples lie; ``None`` where they have no place to be copied from, as they come over
+        a network or were stored in a narrower dtype.
+
+        Raises:
+            ShapeError: a sample has another number of dimensions.
+        """
+        self._after_fork()
+        return row_spans(self, name, np.asarray(rows, np.int64))
 
     # -- uniform tensors -----------------------------------------------------------------------------------------------
 

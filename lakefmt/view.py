@@ -9,8 +9,9 @@ import numpy as np
 import xxhash
 
 from lakefmt.cells import Array, Cells, Dense, Ragged, Rows, Strings
-from lakefmt.errors import InvalidInput, NoSuchTensor, ReadOnly, nearest
+from lakefmt.errors import InvalidInput, NoSuchTensor, ReadOnly, ShapeError, nearest
 from lakefmt.fragment.columns import Shape
+from lakefmt.fragment.spans import Spans
 from lakefmt.htypes import TensorDef
 from lakefmt.rows import RowSource
 from lakefmt.rowset import Rowset
@@ -50,6 +51,24 @@ class Selection:
             )
         shapes: list[Shape | None] = self.base.shapes(self._column(name), self.rows[rows])
         return shapes
+
+    def lengths(self, name: str, rows: Rows) -> Rows:
+        """See ``Snapshot.lengths``."""
+        if name in self.computed or not hasattr(self.base, "lengths"):  # rows that are not stored yet tell their shapes
+            shapes = self.shapes(name, rows)
+            odd = next((s for s in shapes if s is not None and len(s) != 1), None)
+            if odd is not None:
+                raise ShapeError(f"column {name!r}: a sample has shape {odd}; samples of one dimension are needed here")
+            return np.array([-1 if s is None else s[0] for s in shapes], np.int64)
+        lengths: Rows = self.base.lengths(self._column(name), self.rows[rows])
+        return lengths
+
+    def spans(self, name: str, rows: Rows) -> Spans | None:
+        """See ``Snapshot.spans``."""
+        if name in self.computed or not hasattr(self.base, "spans"):
+            return None
+        spans: Spans | None = self.base.spans(self._column(name), self.rows[rows])
+        return spans
 
     def _column(self, name: str) -> str:
         try:

@@ -26,12 +26,14 @@ from lakefmt.loaders.options import (
     recipe_of,
     split_kwargs,
 )
+from lakefmt.loaders.packing import WINDOW_DOCUMENTS, Packs, SequenceBounds
 from lakefmt.loaders.plan import Global, Order, Scan, rotate, window_of
 from lakefmt.loaders.recipe import Allocate, Convert, Recipe, SampleFn, new_array
 from lakefmt.loaders.sampling import Weights, checked_weights, sampled
 from lakefmt.loaders.session import ROW_BLOCK, Job, common_seed, listed
 from lakefmt.loaders.steps import Shard, Steps
 from lakefmt.loaders.styles import of_sample
+from lakefmt.loaders.tokens import TokenBlocks
 from lakefmt.rows import RowSource
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ BUFFER_MB_MAX = 1 << 24
 Query: TypeAlias = Callable[[str], RowSource]
 Weigh: TypeAlias = Callable[[str], Array]
 Seed: TypeAlias = Callable[[], int]
+Cut: TypeAlias = Callable[[RowSource], RowSource]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +100,19 @@ class Loader:
     sampling: _Sampling | None = None
     begin: int = 0
     ignore_errors: bool = False
+    cut: Cut | None = None
     faces: weakref.WeakSet[Any]
+
+    @functools.cached_property
+    def rows(self) -> RowSource:
+        """What is loaded: the rows of the source, or the blocks or packs that are made of them."""
+        return self.source if self.cut is None else self.cut(self.source)
 
     def __repr__(self) -> str:
         by_tensor = self.functions.by_tensor
-        parts = [f"{len(self.source)} rows", f"tensors {listed(list(by_tensor or self.source.definitions))}"]
+        parts = [f"{len(self.source)} rows", f"tensors {listed(list(by_tensor or self.rows.definitions))}"]
+        if self.cut is not None:
+            parts.insert(1, repr(self.rows))
         if by_tensor is not None or self.functions.row is not None:
             parts.append("transformed")
         if self.functions.batch:
@@ -195,6 +206,51 @@ class Loader:
             raise InvalidInput(f"query({tql!r}): this source answers no queries")
         return self._step("query", source=self.hooks.query(tql))
 
+    def tokens(self, block_size: int, eos: int | None = None, tensor: str | None = None, overlap: int = 0) -> Self:
+        """Load blocks of ``block_size`` tokens instead of rows: all documents end to end, cut without regard to where they end.
+
+        Args:
+            block_size: tokens a block; the last ones, less than a block, are left out.
+            eos: an id to follow every document.
+            tensor: where the documents are, one a row: a tensor of one dimension and an integer dtype. May be left out where there
+                is only one. A missing or empty document adds nothing, not even ``eos``.
+            overlap: tokens that a block has in common with the next.
+
+        A batch holds ``(batch_size, block_size)`` under the tensor's name. Blocks are what is shuffled, shared out and resumed,
+        and what weights are given for; ``.query()`` selects documents, whether it stands before or after this step.
+        """
+        return self._cut("tokens", functools.partial(TokenBlocks, tensor=tensor, block_size=block_size, eos=eos, overlap=overlap))
+
+    def pack(
+        self, max_len: int, tensor: str | None = None, eos: int | None = None, pad: int = 0, window: int = WINDOW_DOCUMENTS
+    ) -> Self:  # fmt: skip
+        """Load packs of whole documents instead of rows: as many as fit ``max_len`` tokens, first fit.
+
+        Args:
+            max_len: tokens a pack; a longer document is cut into pieces of so many.
+            tensor: as for ``tokens``.
+            eos: an id to follow every document.
+            pad: the id that fills a pack up.
+            window: documents that are packed together; more fill packs better, and take longer to pack.
+
+        A batch holds, each ``(batch_size, max_len)``, the tokens under the tensor's name; ``<name>_position_ids`` (int32), counted
+        from 0 in each document; ``<name>_documents`` (int32), the number of the document in its pack, -1 for padding: tokens may
+        attend to each other where it is equal and not -1. Beside them, for attention over the batch laid end to end, are
+        ``cu_seqlens`` (int32), the places at which documents (and each stretch of padding) begin, and last the number of all
+        tokens; and ``max_seqlen`` (an int), the longest of them. These two are there with ``.batch()``, for torch and NumPy.
+
+        Packs are the same in every epoch, and are what is shuffled, shared out and resumed; see ``tokens`` for the other steps.
+        """
+        make = functools.partial(Packs, tensor=tensor, max_len=max_len, eos=eos, pad=pad, window=window)
+        return self._cut("pack", make)
+
+    def _cut(self, name: str, make: Cut) -> Self:
+        other = {"tokens": "pack", "pack": "tokens"}[name]
+        if other in self.said:
+            raise InvalidInput(f".{name}() after .{other}(): a chain makes blocks or packs of its documents, not both")
+        make(self.source)  # whether it can be done: nothing is read for that
+        return self._step(name, cut=make)
+
     def offset(self, n: int) -> Self:
         """Begin every epoch at position ``n`` and wrap around. To resume, ``state_dict()`` is exact and
         easier.
@@ -244,7 +300,9 @@ class Loader:
         functions = replace(self.functions, collate=collate, convert=convert)
         if self.ignore_errors and options.on_error == "raise":
             options = replace(options, on_error="collect")
-        recipe = recipe_of(self.source, functions, options, allocate)
+        if isinstance(self.rows, Packs) and self.batching is not None:
+            functions = replace(functions, batch=(SequenceBounds(self.rows.name), *functions.batch))
+        recipe = recipe_of(self.rows, functions, options, allocate)
         given = options.share
         shard = given or share or Shard()
         seed = self._seed(shard.world)
@@ -268,13 +326,18 @@ class Loader:
         if self.shuffling is None and self.sampling is None:
             return 0
         if world > 1:
-            return common_seed(self.source)
+            return common_seed(self.rows)
         return (secrets.randbits(63) if self.hooks.seed is None else self.hooks.seed()) % 2**63
 
     def _order(self, recipe: Recipe, seed: int) -> Order:
-        n, shuffling = len(self.source), self.shuffling
+        n, shuffling = len(self.rows), self.shuffling
         order: Order = Scan(n)
         if self.sampling is not None:
+            if isinstance(self.sampling.weights, str) and self.cut is not None:
+                raise InvalidInput(
+                    f"sample_by({self.sampling.weights!r}) with .tokens() or .pack(): an expression has a value for every row, and "
+                    f"weights are wanted for {n} blocks or packs; give numbers"
+                )
             if isinstance(self.sampling.weights, str) and "query" in self.said:
                 raise InvalidInput(
                     f"sample_by({self.sampling.weights!r}) after .query(): an expression is evaluated on the "
@@ -283,12 +346,12 @@ class Loader:
             weights = checked_weights(self.sampling.weights, n, self.hooks.weigh)
             order = sampled(weights, self.sampling.replace, self.sampling.size, seed)
         elif shuffling is not None:
-            mode = shuffling.mode or ("global" if self.source.is_local() else "window")
+            mode = shuffling.mode or ("global" if self.rows.is_local() else "window")
             if mode == "global":
                 order = Global(n, seed)
             else:
                 buffer = int(shuffling.buffer_mb * 1e6 / 2)  # the other half is for the group being read ahead
-                order = window_of(n, seed, self.source.unit_rows(), recipe.row_nbytes(), buffer)
+                order = window_of(n, seed, self.rows.unit_rows(), recipe.row_nbytes(), buffer)
         return rotate(order, self.begin)
 
 

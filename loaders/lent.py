@@ -22,6 +22,7 @@ from lakefmt.cells import Rows
 from lakefmt.errors import BadSample, InvalidInput
 from lakefmt.loaders.batch import Batch, Parcel, row_of
 from lakefmt.loaders.engine import Engine
+from lakefmt.loaders.packing import without_bounds
 from lakefmt.loaders.pipeline import batches
 from lakefmt.loaders.recipe import RaggedMode
 from lakefmt.loaders.session import Job, restored, state_at
@@ -71,7 +72,7 @@ class Portion:
     def make(self, rows: Rows, alone: bool = False) -> Any:
         """A batch of ``rows`` of the source; ``alone`` for a row's own sake, so that no collate_fn has a part in it."""
         job = self.job
-        recipe = replace(job.recipe, collate=None, convert=to_torch) if alone else job.recipe
+        recipe = replace(without_bounds(job.recipe), collate=None, convert=to_torch) if alone else job.recipe
         made = next(batches(Engine(recipe, Stats()), iter([[Step(rows, 0)]]), len(rows), None if alone else job.limits))
         return _whole(made, recipe.ragged)
 

@@ -29,6 +29,7 @@ from lakefmt.loaders.batch import Parcel
 from lakefmt.loaders.engine import Engine
 from lakefmt.loaders.memory import Leases
 from lakefmt.loaders.options import ReadOptions
+from lakefmt.loaders.packing import without_bounds
 from lakefmt.loaders.recipe import Column, Decode, Form, RaggedMode
 from lakefmt.loaders.session import Job, Session
 from lakefmt.loaders.stats import Stats
@@ -116,12 +117,12 @@ def tf_dataset(chain: Loader, options: ReadOptions) -> Any:
 
 
 def _textual(job: Job) -> Job:
-    """JSON documents go to TensorFlow as text."""
+    """JSON documents go to TensorFlow as text, and what concerns no row (the bounds of packed sequences) does not go there."""
     columns = tuple(
         replace(c, decode=Decode.TOBYTES) if c.form is Form.JSON and c.fn is None and job.recipe.row_fn is None else c
         for c in job.recipe.columns
     )
-    return replace(job, recipe=replace(job.recipe, columns=columns))
+    return replace(job, recipe=replace(without_bounds(job.recipe), columns=columns))
 
 
 # ------------------------------------------------------------------------- types

@@ -10,7 +10,6 @@ import mmap
 import os
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 from weakref import ref
 
@@ -22,10 +21,10 @@ import xxhash
 
 from lakefmt.cells import Array, Buffer, Cells, Dense, Encoded, Ragged, Rows, Strings
 from lakefmt.errors import Corrupt, LakeError, NoSuchObject
-from lakefmt.fragment.arrow import numpy_of, present
 from lakefmt.fragment.assemble import missing_cells, place, widened
 from lakefmt.fragment.cache import ByteCache
 from lakefmt.fragment.columns import Shape
+from lakefmt.fragment.light import Light, Lists, decode_light, scalar_cells
 from lakefmt.fragment.meta import INLINE_FOLDER, WHOLE_NBYTES_MAX, ColumnFile, Field, Layout, find_field, stored_dtype
 from lakefmt.fragment.pages import (
     PAGE_HEAD_NBYTES,
@@ -55,25 +54,7 @@ RESIDENT_NBYTES_MAX = 256 << 20
 _FAULT_NBYTES = 2 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Scalars:
-    """A decoded SCALAR column; ``valid`` is None when nothing is missing."""
-
-    values: Array
-    valid: Array | None
-
-
-@dataclass(frozen=True, slots=True)
-class Lists:
-    """A decoded LISTS column: flat values between offsets."""
-
-    offsets: Array
-    values: Array
-    valid: Array | None
-
-
 T = TypeVar("T")
-Light: TypeAlias = Scalars | Lists | pa.Array
 _Document: TypeAlias = list[str | None]
 
 
@@ -138,7 +119,7 @@ class FileReader:
             return self._short(definition, files, field, rows, inside)
         match field.layout:
             case Layout.SCALAR:
-                return _scalar_cells(self.light(file, field), field, rows)
+                return scalar_cells(self.light(file, field), rows)
             case Layout.LISTS:
                 return self._list_cells(definition, file, field, rows)
             case Layout.TEXT:
@@ -165,8 +146,7 @@ class FileReader:
             file = next(f for f in files if field in f.fields)
             scalars = self.light(file, field)
             return [() if scalars.valid is None or scalars.valid[r] else None for r in rows.tolist()]
-        file = _shape_file(files, field)
-        lists = self._light_column(file, field.shape_column, Layout.LISTS, field.rows)
+        lists = self.shape_lists(files, field)
         offsets, valid = lists.offsets, lists.valid
         out: list[Shape | None] = []
         for r in rows.tolist():
@@ -175,6 +155,12 @@ class FileReader:
             else:
                 out.append(tuple(lists.values[offsets[r] : offsets[r + 1]].tolist()))
         return out
+
+    def shape_lists(self, files: tuple[ColumnFile, ...], field: Field) -> Lists:
+        """The shape column of a tensor whose shapes vary."""
+        assert field.shape_column is not None
+        lists: Lists = self._light_column(_shape_file(files, field), field.shape_column, Layout.LISTS, field.rows)
+        return lists
 
     # -- light columns -------------------------------------------------------------------------------------------------
 
@@ -187,7 +173,7 @@ class FileReader:
             array = self.table(file, [column]).column(0).combine_chunks()
             if len(array) < rows:
                 raise Corrupt(f"{self._name(file)}: column {column!r} has {len(array)} rows, its entry says {rows}")
-            return _decode_light(array, layout)
+            return decode_light(array, layout)
 
         return self._light.get((file.key, column), make)
 
@@ -487,6 +473,10 @@ class FileReader:
 
     # -- bytes ---------------------------------------------------------------------------------------------------------
 
+    def mapped(self, file: ColumnFile) -> memoryview | None:
+        """The whole file as mapped memory; ``None`` where the store maps none."""
+        return self._map(file, always=True)
+
     def _map(self, file: ColumnFile, *, always: bool = False) -> memoryview | None:
         """The file as mapped memory; ``None`` when it is remote, or would not stay within bounds (and not ``always``)."""
         view = self._views.get(file.key)
@@ -573,26 +563,3 @@ def _shape_file(files: tuple[ColumnFile, ...], field: Field) -> ColumnFile:
     if field.shape_file is None:
         return next(f for f in files if field in f.fields)
     return next(f for f in files if f.key == field.shape_file)
-
-
-def _decode_light(array: pa.Array, layout: Layout) -> tuple[Light, int]:
-    valid = None if array.null_count == 0 else present(array)
-    match layout:
-        case Layout.SCALAR:
-            filled = array if valid is None else array.fill_null(False if pa.types.is_boolean(array.type) else 0)
-            values = numpy_of(filled)
-            return Scalars(values, valid), values.nbytes
-        case Layout.LISTS:
-            offsets = numpy_of(array.offsets).astype(np.int64)
-            values = numpy_of(array.values)
-            return Lists(offsets, values, valid), values.nbytes + offsets.nbytes
-        case _:
-            return array, array.nbytes
-
-
-def _scalar_cells(scalars: Scalars, field: Field, rows: Rows) -> Cells:
-    values = scalars.values[rows]
-    if scalars.valid is None:
-        return Dense(values)
-    present = scalars.valid[rows].tolist()
-    return Ragged([values[i : i + 1].reshape(()) if p else None for i, p in enumerate(present)])

@@ -16,6 +16,7 @@ LAYERS = (
     ("versioning",),
     (
         "samples",
+        "rowspans",
         "snapshot",
         "pending",
         "download",
@@ -40,6 +41,8 @@ LAYERS = (
         "view",
         "tensor",
         "dataset",
+        "encoders",
+        "tokenising",
         "api",
         "show",
         "random",
