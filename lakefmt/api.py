@@ -9,7 +9,8 @@ from typing import Any
 from lakefmt.dataset import Dataset
 from lakefmt.errors import AlreadyExists, InvalidInput, NoSuchDataset
 from lakefmt.place import FOLDERS, check_free
-from lakefmt.storage import Address, Store, branch_readings, open_store, parse_address
+from lakefmt.storage import Address, CacheSizes, Store, branch_readings, cache_sizes, cached, open_store, parse_address
+from lakefmt.versioning.expire import DATA_FOLDERS
 from lakefmt.versioning.log import CLAIM_KEY, MAIN, Log
 from lakefmt.view import View
 
@@ -20,6 +21,8 @@ def dataset(
     read_only: bool = False,
     overwrite: bool = False,
     storage_options: Mapping[str, Any] | None = None,
+    memory_cache_size: float | None = None,
+    local_cache_size: float = 0,
 ) -> Any:
     """Open a dataset, or create it where there is none.
 
@@ -29,6 +32,9 @@ def dataset(
         read_only: refuse to write, and do not create.
         overwrite: delete what lakefmt dataset is there first.
         storage_options: for fsspec (credentials, endpoint).
+        memory_cache_size: MB of memory for what is read of a dataset on an object store; by default 128, 0 for none.
+        local_cache_size: MB of disk for it, in ``$LAKEFMT_CACHE`` (else the user's cache folder), shared by the processes of this
+            host; by default none. A local dataset has neither.
 
     Returns:
         A ``Dataset``, or a ``View`` for a saved view.
@@ -37,7 +43,7 @@ def dataset(
         NoSuchDataset: none there, and it must not or cannot be created.
         UnsafeStore: the store cannot promise that commits are not lost.
     """
-    address, store = _find(path, storage_options)
+    address, store = _find(path, storage_options, cache_sizes(memory_cache_size, local_cache_size))
     if overwrite and (read_only or address.at or address.view):
         raise InvalidInput(
             f"overwrite=True deletes a whole dataset, so it goes with neither read_only nor the version or view in {str(address)!r}"
@@ -56,8 +62,15 @@ def dataset(
     return _open(Log.open(store), address, read_only=read_only)
 
 
-def empty(path: str | os.PathLike[str], *, overwrite: bool = False, storage_options: Mapping[str, Any] | None = None) -> Dataset:
-    """Create a dataset.
+def empty(
+    path: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+    memory_cache_size: float | None = None,
+    local_cache_size: float = 0,
+) -> Dataset:
+    """Create a dataset; the options are those of ``dataset``.
 
     Raises:
         AlreadyExists: there is one, and not ``overwrite``.
@@ -65,7 +78,7 @@ def empty(path: str | os.PathLike[str], *, overwrite: bool = False, storage_opti
     address = parse_address(path)
     if address.at or address.view:
         raise InvalidInput(f"{str(address)!r} names a version or view; a new dataset has none")
-    store = _store(address, storage_options)
+    store = _store(address, storage_options, cache_sizes(memory_cache_size, local_cache_size))
     if Log.exists(store):
         if not overwrite:
             raise AlreadyExists(f"{address.base} holds a dataset already; pass overwrite=True to delete it, or open it with load()")
@@ -83,6 +96,8 @@ def load(
     read_only: bool = False,
     as_of: Any = None,
     storage_options: Mapping[str, Any] | None = None,
+    memory_cache_size: float | None = None,
+    local_cache_size: float = 0,
 ) -> Any:
     """Open a dataset (or a saved view) that exists.
 
@@ -92,11 +107,12 @@ def load(
         as_of: open the newest version not younger than this time (a ``datetime``, ISO text, or seconds since the epoch; UTC where
             it has no time zone).
         storage_options: for fsspec.
+        memory_cache_size, local_cache_size: as for ``dataset``.
 
     Raises:
         NoSuchDataset: it does not.
     """
-    address, store = _find(path, storage_options)
+    address, store = _find(path, storage_options, cache_sizes(memory_cache_size, local_cache_size))
     opened = _open(Log.open(store), address, read_only=read_only)
     if as_of is not None:
         if address.view is not None:
@@ -134,20 +150,23 @@ def query(tql: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None)
     return run_query_anywhere(tql, parameters)
 
 
-def _store(address: Address, storage_options: Mapping[str, Any] | None) -> Store:
+def _store(address: Address, storage_options: Mapping[str, Any] | None, sizes: CacheSizes | None = None) -> Store:
     if storage_options is not None and not isinstance(storage_options, Mapping):
         raise InvalidInput(f"storage_options is a dict for fsspec, got {storage_options!r}")
-    return open_store(address.base, dict(storage_options) if storage_options else None)
+    store = open_store(address.base, dict(storage_options) if storage_options else None)
+    return store if sizes is None else cached(store, sizes, DATA_FOLDERS)
 
 
-def _find(path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None) -> tuple[Address, Store]:
+def _find(
+    path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None, sizes: CacheSizes
+) -> tuple[Address, Store]:  # fmt: skip
     """The address and its store. ``a@b/c`` is the dataset of that name if there is one, else the branch ``b/c`` of ``a``."""
     address = parse_address(path)
-    store = _store(address, storage_options)
+    store = _store(address, storage_options, sizes)
     for other in branch_readings(address):
         if Log.exists(store):
             break
-        elsewhere = _store(other, storage_options)
+        elsewhere = _store(other, storage_options, sizes)
         if Log.exists(elsewhere):
             return other, elsewhere
     return address, store

@@ -20,9 +20,10 @@ from lakefmt.htypes import TensorDef
 from lakefmt.rows import RowSource
 from lakefmt.rowset import Rowset, resolve_rows
 from lakefmt.schema import alter_tensor, create_tensor, drop_tensor, edit_tensor, rename_tensor, set_info
-from lakefmt.storage import open_store
+from lakefmt.storage import CacheSizes, cached, open_store
 from lakefmt.tensor import Info, Tensor
 from lakefmt.upkeep import Kept
+from lakefmt.versioning.expire import DATA_FOLDERS
 from lakefmt.versioning.log import Log
 from lakefmt.versioning.records import Branch, Version
 from lakefmt.versions import Versioned
@@ -51,7 +52,7 @@ class Dataset(Versioned, Kept, Rowset):
         self.flush()
         store = self._log.store
         where = store.url if store.local_path("") is not None else self._url  # a relative path means another place elsewhere
-        return (_reopen, (where, self.version_id, getattr(store, "_options", None)))
+        return (_reopen, (where, self.version_id, getattr(store.origin, "_options", None), getattr(store, "sizes", None)))
 
     # -- address and state ---------------------------------------------------------------------------------------------
 
@@ -395,7 +396,8 @@ def _flush_at_exit(writer: Writer, pid: int) -> None:
             )  # fmt: skip
 
 
-def _reopen(url: str, at: str, options: dict[str, Any] | None) -> Dataset:
-    log = Log.open(open_store(url, options))
+def _reopen(url: str, at: str, options: dict[str, Any] | None, sizes: CacheSizes | None = None) -> Dataset:
+    store = open_store(url, options)
+    log = Log.open(store if sizes is None else cached(store, sizes, DATA_FOLDERS))
     _, version = log.resolve(at)
     return Dataset(log, url, None, version)

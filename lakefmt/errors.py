@@ -229,6 +229,10 @@ class UnsavedRows(RuntimeWarning):
     """What a handle had buffered could not be stored when it was dropped, or when the interpreter ended."""
 
 
+class CacheOff(RuntimeWarning):
+    """The disk cache cannot be written, so that this process goes on without keeping what it reads."""
+
+
 def counted(number: int, one: str, many: str = "") -> str:
     """A number and what it counts: ``1 row``, ``2,000 rows``, ``2 batches``."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"

@@ -6,7 +6,7 @@ buffered updates as one sequence; it fixes how many there are, so that it does n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from lakefmt.fragment.assemble import missing_cells, place
 from lakefmt.fragment.columns import Column, NumericColumn, Shape, missing_column, new_column
 from lakefmt.htypes import Kind, TensorDef
 from lakefmt.snapshot import Snapshot
+from lakefmt.storage import Whole
 
 #: What a buffered update costs beside its sample.
 _PATCH_NBYTES = 128
@@ -213,8 +214,17 @@ class Live:
     def mean_nbytes(self, name: str) -> float:
         return self.snapshot.mean_nbytes(name) if name in self.snapshot.definitions else 0.0
 
-    def is_local(self) -> bool:
-        return self.snapshot.is_local()
+    def is_local(self, names: Collection[str] | None = None, rows: Rows | None = None) -> bool:
+        return self.snapshot.is_local(*self._stored(names, rows))
+
+    def objects(self, names: Collection[str] | None = None, rows: Rows | None = None) -> Iterator[Whole]:
+        """See ``Snapshot.objects``: what is buffered is in none."""
+        return self.snapshot.objects(*self._stored(names, rows))
+
+    def _stored(self, names: Collection[str] | None, rows: Rows | None) -> tuple[Collection[str] | None, Rows | None]:
+        """Those tensors and positions that are stored."""
+        known = names if names is None else [n for n in names if n in self.snapshot.definitions]
+        return known, rows if rows is None else np.asarray(rows)[np.asarray(rows) < len(self.snapshot)]
 
     def nbytes_read(self) -> int:
         return self.snapshot.nbytes_read()

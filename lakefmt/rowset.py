@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lakefmt.cells import Array, Cells, Rows
+from lakefmt.download import download
 from lakefmt.errors import InvalidInput, NoSuchTensor, ReadOnly, RowIndexError, nearest
 from lakefmt.fragment.columns import Shape
 from lakefmt.htypes import TensorDef, shown
 from lakefmt.rows import RowSource
+from lakefmt.storage import Downloaded, Progress
 
 if TYPE_CHECKING:
     from lakefmt.tensor import Tensor
@@ -213,6 +215,32 @@ class Rowset(ABC):
         from lakefmt.loaders import tensorflow_rows
 
         return tensorflow_rows(self.source(), tensors=tensors)
+
+    def download(
+        self, tensors: Sequence[str] | None = None, *, progress: Callable[[Progress], object] | None = None
+    ) -> Downloaded:  # fmt: skip
+        """Bring all that these rows need to this host, so that reading them asks nobody for data any more. (A dataset stores first
+        what it has buffered; what is local already is left as it is.)
+
+        Files go whole, and checked, into the disk cache (``$LAKEFMT_CACHE``, else the user's cache folder), where they stay: only
+        other downloads may push them out, within ``local_cache_size``; where none was set, the cache grows as needed. All
+        processes of this host that open the dataset with a disk cache, or call this, use them. An interrupted download goes on
+        where it stopped when called again. Opening the dataset asks its store for the newest version still.
+
+        Args:
+            tensors: names of tensors or groups, whose files alone are fetched; by default all.
+            progress: called now and then with ``files``, ``files_total``, ``nbytes`` and ``nbytes_total``.
+
+        Returns:
+            ``files`` and ``nbytes`` fetched, ``seconds``, and how many files were ``present``.
+
+        Raises:
+            NoSuchTensor: there is none of that name.
+            InvalidInput: the files do not fit ``local_cache_size``.
+            StoreError: the disk has not enough room (nothing is fetched then), or fetching failed.
+            Corrupt, VersionExpired: a file is damaged, or gone.
+        """
+        return download(self.source(), tensors, progress)
 
     def _weigh(self, tql: str) -> Array:
         """Weights of all rows from a TQL expression."""

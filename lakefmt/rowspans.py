@@ -37,7 +37,8 @@ def row_lengths(snapshot: Snapshot, name: str, rows: Rows) -> Rows:
 def row_spans(snapshot: Snapshot, name: str, rows: Rows) -> Spans | None:
     """The places of the samples of some rows. See ``Snapshot.spans``."""
     definition, reader = snapshot.definition(name), snapshot.reader
-    if not reader.store.is_local:
+    store = reader.store
+    if not store.is_local and not all(store.holds(f.key) for f in snapshot.objects([name], rows)):
         return None  # what comes over a network comes in pages, which are checked
     numbers: dict[Area, int] = {}
     area, start, length = np.zeros(len(rows), np.int32), np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)

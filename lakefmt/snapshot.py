@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -19,13 +19,14 @@ from lakefmt.cells import Array, Cells, Dense, Encoded, Ragged, Rows, unequal
 from lakefmt.errors import Conflict, Corrupt, NoSuchTensor, nearest
 from lakefmt.fragment.assemble import missing_cells, place
 from lakefmt.fragment.columns import Shape
-from lakefmt.fragment.meta import ColumnFile, Fragment, Slice
+from lakefmt.fragment.meta import INLINE_FOLDER, ColumnFile, Fragment, Slice
 from lakefmt.fragment.read import DECODED_NBYTES_MAX, RESIDENT_NBYTES_MAX, FileReader
 from lakefmt.fragment.runs import Runs, find_runs
 from lakefmt.fragment.spans import Spans
 from lakefmt.fragment.stats import FieldStats
 from lakefmt.htypes import Kind, TensorDef
 from lakefmt.rowspans import row_lengths, row_spans
+from lakefmt.storage import Whole
 from lakefmt.versioning.leaves import Leaves, Tree
 from lakefmt.versioning.records import Version
 
@@ -435,13 +436,38 @@ class Snapshot:
         stats = self._stats(name)
         return stats.nbytes / stats.rows if stats is not None and stats.rows else 0.0
 
-    def is_local(self) -> bool:
-        """Whether any row can be read as cheaply as the next: mapped files, and light columns that fit the cache."""
-        return self.reader.store.is_local and self.fragments.light_nbytes <= DECODED_NBYTES_MAX
+    def is_local(self, names: Collection[str] | None = None, rows: Rows | None = None) -> bool:
+        """Whether any row can be read as cheaply as the next: mapped files, and light columns that fit the cache.
+
+        Args:
+            names, rows: of these tensors and positions only (by default of all).
+        """
+        store = self.reader.store
+        near = store.is_local or all(store.holds(f.key) for f in self.objects(names, rows))
+        return near and self.fragments.light_nbytes <= DECODED_NBYTES_MAX
+
+    def objects(self, names: Collection[str] | None = None, rows: Rows | None = None) -> Iterator[Whole]:
+        """Every object that reading some tensors at some positions takes (by default all): leaves first, then files, each once."""
+        for leaf in self.version.state.leaves:
+            yield Whole(leaf.key, leaf.size, leaf.xxh64)
+        ids = None if names is None else {self.definition(n).id for n in names}
+        numbers = range(len(self.fragments)) if rows is None else self._fragments_of(rows)
+        seen: set[str] = set()
+        for i in numbers:
+            fragment = self.fragments[i]
+            for file in fragment.every_file() if ids is None else fragment.files_of(ids):
+                if file.key not in seen and not file.key.startswith(INLINE_FOLDER):
+                    seen.add(file.key)
+                    yield Whole(file.key, file.size, file.xxh64)
 
     def nbytes_read(self) -> int:
         """Bytes asked of the store so far, by all who share the reader."""
         return self.reader.nbytes_read
+
+    def _fragments_of(self, rows: Rows) -> list[int]:
+        """Which fragments positions are in, ascending; no file is read for it."""
+        numbers: list[int] = np.unique(np.searchsorted(self._starts, np.asarray(rows, np.int64), side="right") - 1).tolist()
+        return numbers
 
     def identity(self) -> dict[str, Any]:
         """What names exactly these rows."""

@@ -398,6 +398,16 @@ class StoreConformance:
         store.put("empty", b"")
         assert bytes(store.map("empty") or b"") == b""
 
+    def test_copies(self, store: Store) -> None:
+        """What is kept of an object may be dropped at any time, and what is held can be mapped."""
+        store.put("k", b"kept")
+        assert store.get("k") == b"kept"
+        store.forget("k")
+        store.forget("not/there")
+        assert store.get("k") == b"kept"
+        assert store.origin.get("k") == b"kept"
+        assert not store.holds("k") or bytes(store.map("k") or b"") == b"kept"
+
     def test_local_path(self, store: Store) -> None:
         """A local path, where there is one, names a file with the object's bytes."""
         store.put("x/y", b"on disk")

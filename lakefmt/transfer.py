@@ -308,6 +308,7 @@ def _data_of(log: Log, versions: Iterable[Version]) -> list[str]:
 
 def send(source: Store, to: Store, keys: Sequence[str]) -> Transfer:
     """Copy objects that the other side does not have."""
+    source = source.origin  # what is sent goes through no cache: it is read once, and as it is stored
     folders = {k.split("/")[0] + "/" for k in keys}
     there = {e.key: e.size for folder in folders for e in to.list(folder)}
     missing = [k for k in keys if k not in there]

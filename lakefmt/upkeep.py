@@ -14,13 +14,13 @@ from lakefmt.diverged import send_diverged
 from lakefmt.errors import Corrupt, InvalidInput, counted
 from lakefmt.handle import Handle
 from lakefmt.place import COPIED, check_free
-from lakefmt.storage import Store, open_store, parse_address
+from lakefmt.storage import Store, cache_sizes, cached, open_store, parse_address
 from lakefmt.transfer import Transfer, copy_all, copy_head, fetch_branch, send_branch
 from lakefmt.versioning.changes import Change, Compact, Group
 from lakefmt.versioning.check import Repair, Report, check
 from lakefmt.versioning.check import repair as mend
 from lakefmt.versioning.diff import differing
-from lakefmt.versioning.expire import GRACE_S, Expiry, expire
+from lakefmt.versioning.expire import DATA_FOLDERS, GRACE_S, Expiry, expire
 from lakefmt.versioning.leaves import Tree
 from lakefmt.versioning.log import Log, Nothing, Transaction
 from lakefmt.versioning.names import check_kept
@@ -236,6 +236,7 @@ class Kept(Handle):
         self.flush()
         to = _place(path, storage_options)
         check_free(to, parse_address(path).base, COPIED)
+        to = cached(to, getattr(self._log.store, "sizes", None) or cache_sizes(None, 0), DATA_FOLDERS)
         log, version, _ = copy_head(self._log, self._writer.version, to, None)
         return Dataset(log, parse_address(path).base, log.branch("main"), version)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from lakefmt.fragment.spans import Spans
 from lakefmt.htypes import TensorDef
 from lakefmt.rows import RowSource
 from lakefmt.rowset import Rowset
+from lakefmt.storage import Whole
 
 
 class Selection:
@@ -98,7 +99,13 @@ class Selection:
 
     def is_local(self) -> bool:
         """See ``RowSource.is_local``."""
-        return bool(self.base.is_local())
+        return bool(self.base.is_local(set(self.names.values()), self.rows))
+
+    def objects(self, names: Collection[str] | None = None) -> Iterator[Whole]:
+        """See ``Snapshot.objects``: those of the rows and tensors of this view."""
+        wanted = self.names if names is None else [n for n in names if n not in self.computed]
+        objects: Iterator[Whole] = self.base.objects({self._column(n) for n in wanted}, self.rows)
+        return objects
 
     def nbytes_read(self) -> int:
         """See ``RowSource.nbytes_read``."""

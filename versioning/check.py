@@ -133,7 +133,7 @@ def check(log: Log, *, full: bool = False, only: Version | None = None) -> Repor
         full: read every byte and compare checksums; else sizes.
     """
     report = Report(full=full)
-    _look_anew(log)
+    log = _looked_at_anew(log)
     needs = _Needs(log, only is not None, full=full)
     if only is not None:
         needs.add(only)
@@ -149,10 +149,15 @@ def check(log: Log, *, full: bool = False, only: Version | None = None) -> Repor
     return report
 
 
-def _look_anew(log: Log) -> None:
-    """Let go of open files: they would show what was there before."""
+def _looked_at_anew(log: Log) -> Log:
+    """The log without what is cached of it, and without open files: they would show what was there before."""
     if log.store.is_local:
         log.store.release()
+    if log.store.origin is log.store:
+        return log
+    anew = Log(log.store.origin, log.claim)
+    anew.leaves.explain = log.leaves.explain
+    return anew
 
 
 class _Logs:
@@ -462,7 +467,7 @@ def repair(log: Log, report: Report, *, dry_run: bool = False) -> Repair:
     are missing from then on; older versions stay as they are, for a copy of the files may turn up. So do branches that have ended.
     Logs that have lost their names get some.
     """
-    _look_anew(log)
+    log = _looked_at_anew(log)
     made = Repair(done=not dry_run)
     again = _named_again(log, report, made, dry_run=dry_run)
     bare: dict[str, Version] = {}  # of a dry run: the newest version below a torn one

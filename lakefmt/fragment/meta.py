@@ -5,6 +5,7 @@ These are values (msgspec structs); nothing here reads a store.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from enum import StrEnum
 
 import msgspec
@@ -179,6 +180,14 @@ class Fragment(Record, frozen=True):
         extra = [f for o in self.overlays for f in (o.at.file, *o.files)]
         lists = [part.file for part in (self.deleted, self.ids) if part is not None]
         return list(dict.fromkeys([*self.files, *lists, *extra]))
+
+    def files_of(self, field_ids: Collection[int]) -> list[ColumnFile]:
+        """Every file that reading some tensors needs."""
+        entries = [(f, e) for f in self.files for e in f.fields if e.id in field_ids]
+        keys = {f.key for f, _ in entries} | {e.shape_file for _, e in entries}
+        lists = [part.file for part in (self.deleted, self.ids) if part is not None]
+        changed = [f for o in self.overlays if o.field_id in field_ids for f in (o.at.file, *o.files)]
+        return list(dict.fromkeys([*(f for f in self.files if f.key in keys), *lists, *changed]))
 
 
 def find_field(files: tuple[ColumnFile, ...], field_id: int) -> tuple[ColumnFile, Field] | None:

@@ -10,8 +10,7 @@ import mmap
 import os
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 from weakref import ref
 
 import msgspec
@@ -22,10 +21,10 @@ import xxhash
 
 from lakefmt.cells import Array, Buffer, Cells, Dense, Encoded, Ragged, Rows, Strings
 from lakefmt.errors import Corrupt, LakeError, NoSuchObject
-from lakefmt.fragment.arrow import numpy_of, present
 from lakefmt.fragment.assemble import missing_cells, place, widened
 from lakefmt.fragment.cache import ByteCache
 from lakefmt.fragment.columns import Shape
+from lakefmt.fragment.light import Light, Lists, decode_light, scalar_cells
 from lakefmt.fragment.meta import INLINE_FOLDER, WHOLE_NBYTES_MAX, ColumnFile, Field, Layout, find_field, stored_dtype
 from lakefmt.fragment.pages import (
     PAGE_HEAD_NBYTES,
@@ -55,24 +54,7 @@ RESIDENT_NBYTES_MAX = 256 << 20
 _FAULT_NBYTES = 2 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Scalars:
-    """A decoded SCALAR column; ``valid`` is None when nothing is missing."""
-
-    values: Array
-    valid: Array | None
-
-
-@dataclass(frozen=True, slots=True)
-class Lists:
-    """A decoded LISTS column: flat values between offsets."""
-
-    offsets: Array
-    values: Array
-    valid: Array | None
-
-
-Light: TypeAlias = Scalars | Lists | pa.Array
+T = TypeVar("T")
 _Document: TypeAlias = list[str | None]
 
 
@@ -137,7 +119,7 @@ class FileReader:
             return self._short(definition, files, field, rows, inside)
         match field.layout:
             case Layout.SCALAR:
-                return _scalar_cells(self.light(file, field), field, rows)
+                return scalar_cells(self.light(file, field), rows)
             case Layout.LISTS:
                 return self._list_cells(definition, file, field, rows)
             case Layout.TEXT:
@@ -191,7 +173,7 @@ class FileReader:
             array = self.table(file, [column]).column(0).combine_chunks()
             if len(array) < rows:
                 raise Corrupt(f"{self._name(file)}: column {column!r} has {len(array)} rows, its entry says {rows}")
-            return _decode_light(array, layout)
+            return decode_light(array, layout)
 
         return self._light.get((file.key, column), make)
 
@@ -210,7 +192,7 @@ class FileReader:
         return table.select(columns)
 
     def _parsed(self, file: ColumnFile, columns: list[str] | None) -> pa.Table:
-        buffer = self._buffer(file, columns)
+        buffer = self._twice(file, lambda: self._buffer(file, columns))
         try:
             parquet = pq.ParquetFile(pa.BufferReader(pa.py_buffer(buffer)), page_checksum_verification=True)
             return parquet.read(columns=columns, use_threads=columns is not None)
@@ -269,7 +251,7 @@ class FileReader:
 
     def page_table(self, file: ColumnFile) -> PageTable:
         """Where the pages of a heavy file lie."""
-        return self._tables.get(file.key, lambda: self._read_page_table(file))
+        return self._tables.get(file.key, lambda: self._twice(file, lambda: self._read_page_table(file)))
 
     def _read_page_table(self, file: ColumnFile) -> tuple[PageTable, int]:
         table = read_page_table(self._tail(file), file.index_start, self._name(file))
@@ -332,7 +314,7 @@ class FileReader:
                 raise Corrupt(f"{self._name(file)}: page {page} does not hold {rows} rows of shape {field.shape}; restore it")
             return (offset + head.values_start, rows), 64
 
-        return self._pages.get((file.key, page, "start"), make)  # type: ignore[no-any-return]
+        return self._pages.get((file.key, page, "start"), lambda: self._twice(file, make))  # type: ignore[no-any-return]
 
     def _blob_cells(
         self, definition: TensorDef, files: tuple[ColumnFile, ...], file: ColumnFile, field: Field, rows: Rows
@@ -358,7 +340,7 @@ class FileReader:
         table = self.page_table(file)
         pages = table.page_of(rows)
         wanted = np.unique(pages) if len(pages) > 1 else pages
-        fetched = dict(zip(wanted.tolist(), self._page_bytes(file, table, wanted), strict=True))
+        fetched = self._page_bytes(file, table, wanted)
         out: list[Buffer | None] = []
         name = self._name(file)
         first = table.first_row
@@ -372,7 +354,7 @@ class FileReader:
                 span = splits[r - int(first[p])]
                 value = None if span is None else memoryview(page)[span[0] : span[1]]
             out.append(value)
-        if self.store.is_local:  # pages are mapped: only the values are looked at
+        if self.store.holds(file.key):  # pages are mapped: only the values are looked at
             self.nbytes_read += sum(len(v) for v in out if v is not None)
         return out
 
@@ -381,7 +363,7 @@ class FileReader:
         table = self.page_table(file)
         page = row if table.single else int(table.first_row.searchsorted(row, "right")) - 1
         alone = table.first_row.item(page + 1) - table.first_row.item(page) == 1
-        if not alone or not self.store.is_local:
+        if not alone or not self.store.holds(file.key):
             return self.blobs(file, np.array([row]))[0]
         start, size = table.offset.item(page), table.size.item(page)
         view = self._map(file)
@@ -417,6 +399,17 @@ class FileReader:
             self._expect(file, answer, r.length)
         return answers
 
+    def _twice(self, file: ColumnFile, read: Callable[[], T]) -> T:
+        """What ``read`` gives; asked once more where what it found damaged was a copy of the file, which is dropped."""
+        try:
+            return read()
+        except Corrupt:
+            view = self._views.pop(file.key, None)
+            self._mapped_nbytes -= 0 if view is None else file.size
+            if not self.store.forget(file.key):
+                raise
+        return read()
+
     def _gone(self, file: ColumnFile) -> LakeError:
         return self.explain(file) or Corrupt(f"{self._name(file)} is missing, though the version names it; restore it from a copy")
 
@@ -442,7 +435,7 @@ class FileReader:
         table = self.page_table(file)
         pages = table.page_of(rows)
         wanted = np.unique(pages)
-        fetched = dict(zip(wanted.tolist(), self._page_bytes(file, table, wanted), strict=True))
+        fetched = self._page_bytes(file, table, wanted)
         texts = {p: self._document_page(file, table, p, page) for p, page in fetched.items()}
         return [texts[p][r - int(table.first_row[p])] for r, p in zip(rows.tolist(), pages.tolist(), strict=True)]
 
@@ -463,7 +456,11 @@ class FileReader:
 
         return self._pages.get((file.key, page_no), make)  # type: ignore[no-any-return]
 
-    def _page_bytes(self, file: ColumnFile, table: PageTable, pages: Rows) -> list[Bytes]:
+    def _page_bytes(self, file: ColumnFile, table: PageTable, pages: Rows) -> dict[int, Bytes]:
+        """The bytes of pages, by their number."""
+        return dict(zip(pages.tolist(), self._twice(file, lambda: self._pages_of(file, table, pages)), strict=True))
+
+    def _pages_of(self, file: ColumnFile, table: PageTable, pages: Rows) -> list[Bytes]:
         view = self._map(file, always=True)
         if view is not None:
             self._touched(len(pages))
@@ -487,7 +484,7 @@ class FileReader:
             return view
         if file.key.startswith(INLINE_FOLDER):
             return self._inline(file)
-        if not self.store.is_local or (self._mapped_nbytes + file.size > RESIDENT_NBYTES_MAX and not always):
+        if not self.store.holds(file.key) or (self._mapped_nbytes + file.size > RESIDENT_NBYTES_MAX and not always):
             return None
         try:
             view = self.store.map(file.key)
@@ -566,26 +563,3 @@ def _shape_file(files: tuple[ColumnFile, ...], field: Field) -> ColumnFile:
     if field.shape_file is None:
         return next(f for f in files if field in f.fields)
     return next(f for f in files if f.key == field.shape_file)
-
-
-def _decode_light(array: pa.Array, layout: Layout) -> tuple[Light, int]:
-    valid = None if array.null_count == 0 else present(array)
-    match layout:
-        case Layout.SCALAR:
-            filled = array if valid is None else array.fill_null(False if pa.types.is_boolean(array.type) else 0)
-            values = numpy_of(filled)
-            return Scalars(values, valid), values.nbytes
-        case Layout.LISTS:
-            offsets = numpy_of(array.offsets).astype(np.int64)
-            values = numpy_of(array.values)
-            return Lists(offsets, values, valid), values.nbytes + offsets.nbytes
-        case _:
-            return array, array.nbytes
-
-
-def _scalar_cells(scalars: Scalars, field: Field, rows: Rows) -> Cells:
-    values = scalars.values[rows]
-    if scalars.valid is None:
-        return Dense(values)
-    present = scalars.valid[rows].tolist()
-    return Ragged([values[i : i + 1].reshape(()) if p else None for i, p in enumerate(present)])

@@ -12,7 +12,7 @@ aligned ``np.take`` first makes a copy, all of it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,11 +30,24 @@ _SHARE = 8
 
 @dataclass(frozen=True, slots=True)
 class _Page:
-    """A run of rows in a FLAT file: where its values begin."""
+    """A run of rows in a FLAT file: where its values begin, and which row of the tensor is the first."""
 
     key: str
     start: int
-    rows: int
+    first: int
+
+
+class _Pages:
+    """The pages of some files, in row order; views of them, where there is one of each."""
+
+    def __init__(self, files: Mapping[int, tuple[list[_Page], list[Array]]]) -> None:
+        found = [files[n] for n in sorted(files)]
+        self.files = frozenset(files)
+        self.pages = pages = [p for some, _ in found for p in some]
+        views = [v for _, some in found for v in some]
+        self.first = np.array([p.first for p in pages], np.int64)
+        self.starts = np.array([p.start for p in pages], np.int64)
+        self.views = views if views and len(views) == len(pages) else None
 
 
 class Runs:
@@ -52,12 +65,12 @@ class Runs:
         self._whole: Array | None = None
         self._lock = threading.Lock()
         self._flat = all(f.layout is Layout.FLAT for _, f in parts)
+        self._part_ends = np.cumsum([f.rows for _, f in parts], dtype=np.int64)
+        self._known: dict[int, tuple[list[_Page], list[Array]]] = {}  # pages of a file, and views of them
+        self._pages = _Pages({})
         shape = parts[0][1].shape or ()
         self._row_nbytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(definition.dtype).itemsize
         self._narrow = self._row_nbytes < _WIDE_NBYTES
-        self._pages: list[_Page] = []
-        self._views: list[Array] | None = None
-        self._first = self._starts = np.empty(0, np.int64)
 
     def gather(self, rows: Rows, out: Array) -> bool:
         """Copy rows into ``out``; False when there is no cheap way yet (light columns of which little was asked so far)."""
@@ -67,7 +80,7 @@ class Runs:
         whole = self._whole
         if whole is None and self._resident:
             self._asked += len(rows)
-            if self._asked * _SHARE >= self._rows:
+            if self._asked * _SHARE >= self._rows and self._all_alike():
                 whole = self._put_together()
         if whole is not None:
             self._reader.nbytes_read += out.nbytes
@@ -75,16 +88,22 @@ class Runs:
             return True
         if not self._flat:
             return False
-        self._find_pages()
-        page = np.searchsorted(self._first, rows, side="right") - 1
-        inside = rows - self._first[page]
-        if self._views is None:
-            keys = [self._pages[p].key for p in page.tolist()]
-            self._reader.fill(keys, self._starts[page] + inside * self._row_nbytes, out)
+        pages = self._find_pages(rows)
+        page = np.searchsorted(pages.first, rows, side="right") - 1
+        inside = rows - pages.first[page]
+        if pages.views is None:
+            keys = [pages.pages[p].key for p in page.tolist()]
+            self._reader.fill(keys, pages.starts[page] + inside * self._row_nbytes, out)
         else:
             self._reader.nbytes_read += out.nbytes
-            _copy(self._views, page, inside, out)
+            _copy(pages.views, page, inside, out)
         return True
+
+    def _all_alike(self) -> bool:
+        """Whether all files are near, or all far; where only some are near, somebody wants these and not to ask for the others."""
+        held = {self._reader.store.holds(f.key) for f, _ in self._parts}
+        self._resident = len(held) == 1
+        return self._resident
 
     def _put_together(self) -> Array:
         """The whole tensor in one array; made once."""
@@ -92,7 +111,7 @@ class Runs:
             if self._whole is None:
                 parts = [self._part(*p) for p in self._parts]
                 self._whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
-                self._views = None
+                self._known, self._pages = {}, _Pages({})
                 self._reader.store.forget_pages()
             return self._whole
 
@@ -105,22 +124,32 @@ class Runs:
         values: Array = self._reader.light(file, field).values
         return np.ascontiguousarray(values).view(np.uint8)[: field.rows * self._row_nbytes].view(f"V{self._row_nbytes}")
 
-    def _find_pages(self) -> None:
-        with self._lock:
-            if len(self._first):
-                return
-            pages: list[_Page] = []
-            views: list[Array] = []
-            for file, field in self._parts:
-                extents = self._reader.flat_extents(self._definition, file, field)
-                pages += [_Page(file.key, start, rows) for start, rows in extents]
-                if self._resident or self._narrow:
-                    pages_here = self._reader.flat_pages(self._definition, file, field, always=self._narrow) or []
-                    views += map(_records, pages_here)
-            self._pages = pages
-            self._views = views if views and len(views) == len(pages) else None
-            self._starts = np.array([p.start for p in pages], np.int64)
-            self._first = np.concatenate(([0], np.cumsum([p.rows for p in pages])))[:-1].astype(np.int64)
+    def _find_pages(self, rows: Rows) -> _Pages:
+        """The pages of the files that hold these rows, and of those that were asked for before; of local files all at once."""
+        pages = self._pages
+        if len(pages.files) == len(self._parts):
+            return pages
+        near = self._reader.store.is_local
+        wanted = range(len(self._parts)) if near else np.unique(np.searchsorted(self._part_ends, rows, side="right")).tolist()
+        if not pages.files.issuperset(wanted):
+            with self._lock:
+                for n in wanted:
+                    if n not in self._known:
+                        self._known[n] = self._pages_of(n)
+                pages = self._pages = _Pages(self._known)
+        return pages
+
+    def _pages_of(self, n: int) -> tuple[list[_Page], list[Array]]:
+        """The pages of a file, and views of them where it can be mapped and may stay."""
+        file, field = self._parts[n]
+        first = int(self._part_ends[n]) - field.rows
+        pages = []
+        for start, rows in self._reader.flat_extents(self._definition, file, field):
+            pages.append(_Page(file.key, start, first))
+            first += rows
+        mapped = self._resident or self._narrow
+        views = self._reader.flat_pages(self._definition, file, field, always=self._narrow) if mapped else None
+        return pages, [_records(v) for v in views or ()]
 
 
 def find_runs(reader: FileReader, definition: TensorDef, fragments: Sequence[Fragment], *, resident: bool) -> Runs | None:

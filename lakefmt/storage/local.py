@@ -169,11 +169,11 @@ class LocalStore(Store):
                 with contextlib.suppress(OSError):  # it holds something
                     os.rmdir(folder)
 
-    def forget(self, key: str) -> None:
-        """Drop what is cached of an object that is replaced or removed."""
+    def forget(self, key: str) -> bool:
         with self._lock:
             self._maps.pop(key, None)
             self._files.pop(key, None)
+        return False
 
     def list(self, prefix: str) -> Iterator[Entry]:
         top = self._path(prefix)

@@ -78,6 +78,11 @@ class Store(ABC):
     #: whether reading is free of network requests
     is_local: bool = False
 
+    @property
+    def origin(self) -> Store:
+        """The place itself, without what is cached of it: for whoever checks or copies what is stored."""
+        return self
+
     @abstractmethod
     def get(self, key: str) -> bytes:
         """The whole object."""
@@ -144,6 +149,14 @@ class Store(ABC):
         The view must stay valid while it is referenced, whatever happens to the object.
         """
         return None
+
+    def holds(self, key: str) -> bool:
+        """Whether reading this object is free of network requests, and ``map`` can give it."""
+        return self.is_local
+
+    def forget(self, key: str) -> bool:
+        """Drop what is cached of an object, for it is damaged or was replaced; whether reading it again may give other bytes."""
+        return False
 
     def local_path(self, key: str) -> str | None:
         """Path of the object in the local file system, for engines that open files themselves; else ``None``."""

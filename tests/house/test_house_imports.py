@@ -19,6 +19,7 @@ LAYERS = (
         "rowspans",
         "snapshot",
         "pending",
+        "download",
         "staging",
         "rebase",
         "compact",

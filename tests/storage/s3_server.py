@@ -1,13 +1,17 @@
 """A moto S3 server whose writes happen one at a time; prints its address, serves until its standard input ends.
 
+``GET /_requests`` tells how often which object was asked for, as JSON: ``GET /bucket/key`` to a number.
+
 moto looks whether an object exists and then puts it, without a lock between: a real S3 decides ``If-None-Match`` atomically.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -20,9 +24,16 @@ class Serialised:
 
     def __init__(self, app: Callable[..., Iterable[bytes]]) -> None:
         self._app = app
-        self._lock = threading.Lock()
+        self._lock, self._counting = threading.Lock(), threading.Lock()
+        self._requests: Counter[str] = Counter()
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if environ["PATH_INFO"] == "/_requests":
+            start_response("200 OK", [("Content-Type", "application/json")])
+            with self._counting:
+                return [json.dumps(self._requests).encode()]
+        with self._counting:
+            self._requests[f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}"] += 1
         if environ["REQUEST_METHOD"] in ("GET", "HEAD"):
             return self._app(environ, start_response)
         with self._lock:
