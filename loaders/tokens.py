@@ -149,11 +149,16 @@ class TokenBlocks:
         if out is None:
             out = np.empty((len(rows), self.block_size), docs.dtype)
         flat = out.reshape(-1)
-        first = np.asarray(rows, np.int64) * self.stride
-        to_place = np.arange(len(first), dtype=np.int64) * self.block_size - first  # of a token of the stream in the batch
-        stop = first + self.block_size
+        rows = np.asarray(rows, np.int64)
         runs, eos = stream.runs, stream.eos
-        bounds = stream.search(first, stop) if stream.bounds is None else stream.bounds[:, rows].astype(np.int64)
+        first = rows * self.stride
+        if not self.overlap and len(rows) > 1 and bool((np.diff(rows) == 1).all()):
+            first, stop = first[:1], first[-1:] + self.block_size  # neighbours, in order, are one long block
+            bounds = stream.search(first, stop)
+        else:
+            stop = first + self.block_size
+            bounds = stream.search(first, stop) if stream.bounds is None else tuple(stream.bounds[:, rows].astype(np.int64))
+        to_place = np.arange(len(first), dtype=np.int64) * self.block_size - first  # of a token of the stream in the batch
         low, high, first_eos, stop_eos = bounds
         run, block = spread(low, high)
         begin = np.maximum(runs.begin[run], first[block])
