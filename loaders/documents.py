@@ -48,7 +48,7 @@ class Documents:
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._known: tuple[Rows, Rows] | None = None
-        self._spans: Any = None
+        self._spans: tuple[Any] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {"args": (self._step, self.source, self.name, self.eos)}
@@ -82,10 +82,10 @@ class Documents:
 
     def spans(self) -> Any:
         """Where documents lie (``lakefmt.fragment.spans.Spans``); ``None`` where they have to be read."""
-        rows, _ = self.lengths()
-        if self._spans is None and hasattr(self.source, "spans"):
-            self._spans = (self.source.spans(self.name, rows),)
-        return self._spans[0] if self._spans else None
+        if self._spans is None:
+            rows, _ = self.lengths()
+            self._spans = (self.source.spans(self.name, rows) if hasattr(self.source, "spans") else None,)
+        return self._spans[0]
 
     def copy(self, docs: Rows, begins: Rows, counts: Rows, at: Rows, out: Array) -> None:
         """Copy tokens ``[begins, begins + counts)`` of documents (by number) to places ``at`` of ``out``, which is flat."""

@@ -33,8 +33,8 @@ _BOUNDS_MAX = 1 << 22
 
 @dataclass(frozen=True, slots=True)
 class _Runs:
-    """Parts of the stream, ascending, that lie as they are in one piece: tokens ``[begin, end)``, token t at byte ``t * itemsize +
-    shift`` of ``area``; or, where documents have to be read, one part a document.
+    """Parts of the stream, ascending, that lie as they are in one piece: bytes ``[begin, end)`` of the stream, byte b of it being
+    byte ``b + shift`` of ``area``; or, where documents have to be read, one part a document.
     """
 
     begin: Rows
@@ -62,10 +62,10 @@ class _Stream:
     unit_blocks: int
     bounds: Array | None = None
 
-    def search(self, first: Rows, stop: Rows) -> tuple[Rows, Rows, Rows, Rows]:
-        """Of blocks ``[first, stop)``: the runs and the places of ``eos`` that concern each, as ranges of their numbers."""
-        runs = np.searchsorted(self.runs.end, first, side="right"), np.searchsorted(self.runs.begin, stop)
-        return *runs, np.searchsorted(self.eos, first), np.searchsorted(self.eos, stop)
+    def search(self, first: Rows, stop: Rows, itemsize: int) -> tuple[Rows, Rows, Rows, Rows]:
+        """Of blocks of tokens ``[first, stop)``: the runs and the places of ``eos`` in each, as ranges of their numbers."""
+        low, high = self.runs.end.searchsorted(first * itemsize, "right"), self.runs.begin.searchsorted(stop * itemsize)
+        return low, high, self.eos.searchsorted(first), self.eos.searchsorted(stop)
 
 
 class TokenBlocks:
@@ -141,7 +141,7 @@ class TokenBlocks:
         if blocks > _BOUNDS_MAX:
             return stream
         first = np.arange(blocks, dtype=np.int64) * self.stride
-        return replace(stream, bounds=np.array(stream.search(first, first + self.block_size), np.int32))
+        return replace(stream, bounds=np.array(stream.search(first, first + self.block_size, docs.dtype.itemsize), np.int32))
 
     def gather(self, name: str, rows: Rows, out: Array | None = None) -> Cells:
         """See ``RowSource.gather``: blocks ``(len(rows), block_size)``."""
@@ -149,24 +149,32 @@ class TokenBlocks:
         if out is None:
             out = np.empty((len(rows), self.block_size), docs.dtype)
         flat = out.reshape(-1)
-        first = np.asarray(rows, np.int64) * self.stride
-        to_place = np.arange(len(first), dtype=np.int64) * self.block_size - first  # of a token of the stream in the batch
-        stop = first + self.block_size
-        runs, eos = stream.runs, stream.eos
-        bounds = stream.search(first, stop) if stream.bounds is None else stream.bounds[:, rows].astype(np.int64)
-        low, high, first_eos, stop_eos = bounds
-        run, block = spread(low, high)
-        begin = np.maximum(runs.begin[run], first[block])
-        count = np.minimum(runs.end[run], stop[block]) - begin
-        at = begin + to_place[block]
-        spans, size = docs.spans(), docs.dtype.itemsize
-        if spans is None:
-            docs.copy(run, begin - runs.begin[run], count, at, flat)
+        rows = np.asarray(rows, np.int64)
+        runs, eos, size = stream.runs, stream.eos, docs.dtype.itemsize
+        first = rows * self.stride
+        # every step costs as much as copying a block: few of them, and methods, which are half as dear as functions
+        if not self.overlap and _neighbours(rows):
+            first, stop = first[:1], first[-1:] + self.block_size  # one long block
+            low, high, first_eos, stop_eos = stream.search(first, stop, size)
+        elif stream.bounds is None:
+            stop = first + self.block_size
+            low, high, first_eos, stop_eos = stream.search(first, stop, size)
         else:
-            spans.copy(runs.area[run], begin * size + runs.shift[run], count * size, at * size, flat)
+            stop = first + self.block_size
+            low, high, first_eos, stop_eos = stream.bounds.take(rows, 1)
+        to_place = np.arange(0, len(first) * self.block_size, self.block_size) - first  # of a token of the stream in the batch
+        run, block = spread(low, high)
+        begin = np.maximum(runs.begin.take(run), (first * size).take(block))
+        nbytes = np.minimum(runs.end.take(run), (stop * size).take(block)) - begin
+        at = begin + (to_place * size).take(block)
+        spans = docs.spans()
+        if spans is None:
+            docs.copy(run, (begin - runs.begin.take(run)) // size, nbytes // size, at // size, flat)
+        else:
+            spans.copy(runs.area.take(run), begin + runs.shift.take(run), nbytes, at, flat)
         if docs.eos is not None:
             one, block = spread(first_eos, stop_eos)
-            flat[eos[one] + to_place[block]] = docs.eos
+            flat[eos.take(one) + to_place.take(block)] = docs.eos
         return Dense(out)
 
     # -- facts ---------------------------------------------------------------------------------------------------------
@@ -203,17 +211,25 @@ class TokenBlocks:
 
 def _runs(docs: Documents, begin: Rows, end: Rows) -> _Runs:
     """Runs of the documents that lie at tokens ``[begin, end)`` of the stream."""
+    begin, end = begin * docs.dtype.itemsize, end * docs.dtype.itemsize
     spans = docs.spans()
     if spans is None:
         return _Runs(begin, end, np.empty(0, np.int64), np.empty(0, np.int32))
-    shift = spans.start - begin * docs.dtype.itemsize
+    shift = spans.start - begin
     first = np.flatnonzero(np.concatenate(([True], (np.diff(shift) != 0) | (np.diff(spans.area) != 0))))
     last = np.concatenate((first[1:], [len(begin)])) - 1
     return _Runs(begin[first], end[last], shift[first], spans.area[first])
 
 
+def _neighbours(rows: Rows) -> bool:
+    """Whether rows, more than one, follow each other."""
+    n = len(rows)
+    return n > 1 and int(rows[-1]) - int(rows[0]) == n - 1 and bool((rows[1:] - rows[:-1] == 1).all())
+
+
 def spread(low: Rows, high: Rows) -> tuple[Rows, Rows]:
     """The numbers ``[low, high)`` of each of some ranges, end to end; and the range each is of."""
     counts = high - low
-    which = np.repeat(np.arange(len(low)), counts)
-    return np.arange(len(which)) + np.repeat(low - (np.cumsum(counts) - counts), counts), which
+    ends = counts.cumsum()
+    which = np.arange(len(counts)).repeat(counts)
+    return np.arange(len(which)) + (high - ends).repeat(counts), which

@@ -287,7 +287,7 @@ class FileReader:
         try:
             self.fill([file.key] * len(rows), at, out)
         except NoSuchObject as e:
-            raise self._gone(file) from e
+            raise self.gone(file) from e
         return out.astype(definition.dtype, copy=False)
 
     def fill(self, keys: list[str], at: Rows, out: Array) -> None:
@@ -383,7 +383,7 @@ class FileReader:
         try:
             data = self.store.get_range(file.key, start, length)
         except NoSuchObject as e:
-            raise self._gone(file) from e
+            raise self.gone(file) from e
         if len(data) != length:
             self._expect(file, data, length)
         return data
@@ -394,7 +394,7 @@ class FileReader:
         try:
             answers = self.store.get_ranges(ranges)
         except NoSuchObject as e:
-            raise self._gone(file) from e
+            raise self.gone(file) from e
         for r, answer in zip(ranges, answers, strict=True):
             self._expect(file, answer, r.length)
         return answers
@@ -410,7 +410,8 @@ class FileReader:
                 raise
         return read()
 
-    def _gone(self, file: ColumnFile) -> LakeError:
+    def gone(self, file: ColumnFile) -> LakeError:
+        """What to raise for a file that is missing."""
         return self.explain(file) or Corrupt(f"{self._name(file)} is missing, though the version names it; restore it from a copy")
 
     def _page_splits(self, file: ColumnFile, table: PageTable, page_no: int, page: Bytes) -> list[tuple[int, int] | None]:
@@ -489,7 +490,7 @@ class FileReader:
         try:
             view = self.store.map(file.key)
         except NoSuchObject as e:
-            raise self._gone(file) from e
+            raise self.gone(file) from e
         if view is not None and len(view) != file.size:
             raise Corrupt(
                 f"{self._name(file)} has {len(view)} bytes instead of {file.size}: it was truncated or replaced; restore it"

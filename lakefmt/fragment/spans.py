@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from lakefmt.cells import Array, Rows
-from lakefmt.errors import Corrupt
+from lakefmt.errors import Corrupt, NoSuchObject
 from lakefmt.fragment.meta import INLINE_FOLDER, ColumnFile, Field, Layout, find_field, stored_dtype
 from lakefmt.fragment.parquet_out import Codec
 from lakefmt.fragment.read import RESIDENT_NBYTES_MAX, FileReader
@@ -63,10 +63,6 @@ class Spans:
     length: Rows
     _views: dict[int, memoryview] = field(default_factory=dict, init=False, repr=False)
 
-    def take(self, rows: Rows) -> Spans:
-        """The places of some of them."""
-        return replace(self, area=self.area[rows], start=self.start[rows], length=self.length[rows])
-
     def copy(self, area: Array, start: Rows, nbytes: Rows, at: Rows, out: Array) -> None:
         """Copy bytes ``[start, start + nbytes)`` of areas to byte ``at`` of ``out``, which is contiguous.
 
@@ -79,6 +75,7 @@ class Spans:
         views = [found[i] for i in numbers]
         target = out.reshape(-1).view(np.uint8).data
         pieces = zip(views, start.tolist(), (start + nbytes).tolist(), at.tolist(), (at + nbytes).tolist(), strict=True)
+        self.reader.nbytes_read += int(nbytes.sum())
         if None in found.values():
             self._read(numbers, pieces, target)
             return
@@ -90,13 +87,17 @@ class Spans:
 
     def _read(self, areas: list[int], pieces: Iterable[tuple[Any, int, int, int, int]], target: memoryview) -> None:
         """The same with positional reads where there is no view."""
-        parts: list[tuple[Range, memoryview]] = []
+        parts: dict[int, list[tuple[Range, memoryview]]] = {}
         for i, (view, a, b, c, d) in zip(areas, pieces, strict=True):
             if view is None:
-                parts.append((Range(self.areas[i].file.key, a, b - a), target[c:d]))
+                parts.setdefault(i, []).append((Range(self.areas[i].file.key, a, b - a), target[c:d]))
             else:
                 target[c:d] = view[a:b]
-        self.reader.store.fill(parts)
+        for i, some in parts.items():
+            try:
+                self.reader.store.fill(some)
+            except NoSuchObject as e:
+                raise self.reader.gone(self.areas[i].file) from e
 
     def _view(self, i: int) -> Any:
         """The memory of an area; ``None`` where it is to be read by position."""

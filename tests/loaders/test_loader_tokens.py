@@ -268,11 +268,18 @@ def loaded_a(rows: Any) -> list[list[int]]:
     return [block for batch in rows.dataloader().tokens(1, tensor="a").batch(9).numpy() for block in batch["a"].tolist()]
 
 
-def test_a_file_that_was_cut(tmp_path: Path) -> None:
+@pytest.mark.parametrize("by_position", [False, True])
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_file_that_was_cut_or_lost(tmp_path: Path, lost: bool, by_position: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if by_position:
+        monkeypatch.setattr(spans, "MAPPED_SHARE", 1 << 60)
     Corpus([[30, 40]], scale=100).build(str(tmp_path / "ds"))
     largest = max((tmp_path / "ds" / "data").rglob("*.parquet"), key=lambda p: p.stat().st_size)
-    largest.write_bytes(largest.read_bytes()[:-600])
-    with pytest.raises(Corrupt):
+    if lost:
+        largest.unlink()
+    else:
+        largest.write_bytes(largest.read_bytes()[:-600])
+    with pytest.raises(Corrupt, match=r"is missing|truncated|does not match"):
         loaded(lakefmt.load(str(tmp_path / "ds")).dataloader().tokens(300).batch(2).numpy())
 
 
